@@ -1,0 +1,192 @@
+"""The encoder under test: a module, its preprocessing, and where both came from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+T = TypeVar("T")
+
+# Activations of a forward and backward pass grow with the pixels: this many input values keep
+# a ResNet-50 under 3 GB. Out of memory halves it.
+INPUT_VALUES_PER_BATCH = 2**22
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels in [0, 1] become the encoder's input.
+
+    ``image_size`` is the side of the square input in pixels; ``mean`` and ``std`` are per channel,
+    in the same [0, 1] units as the pixels; ``source`` says where the three values came from.
+    """
+
+    image_size: int = 224
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    source: str = "assumed: ImageNet"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the encoder's file, architecture and name came from."""
+
+    path: str = ""
+    sha256: str = ""
+    architecture: str = ""
+    found_by: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+
+class Encoder:
+    """A pre-trained image encoder, called on images in [0, 1].
+
+    >>> encoder = Encoder(nn.Flatten(), preprocessing=Preprocessing(image_size=4))
+    >>> encoder(torch.rand(2, 3, 4, 4)).shape
+    torch.Size([2, 48])
+
+    The module is put in evaluation mode with its weights frozen; gradients flow to the images only.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        preprocessing: Preprocessing | None = None,
+        provenance: Provenance | None = None,
+        device: torch.device | str = "cpu",
+        batch_size: int | None = None,
+    ) -> None:
+        self.preprocessing = preprocessing or Preprocessing()
+        self.provenance = provenance or Provenance()
+        self.device = torch.device(device)
+        self.module = module.to(self.device).eval().requires_grad_(False)
+        self.batch_size = batch_size or default_batch_size(self.image_size)
+        self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
+        self._embedding_dim: int | None = None
+
+    @property
+    def image_size(self) -> int:
+        """The side of the square input, in pixels."""
+        return self.preprocessing.image_size
+
+    @property
+    def embedding_dim(self) -> int:
+        """The number of components of an embedding, measured once on a grey image."""
+        if self._embedding_dim is None:
+            size = self.image_size
+            self._embedding_dim = self(torch.full((1, 3, size, size), 0.5)).shape[1]
+        return self._embedding_dim
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights, buffers not counted."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Embed images.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1] with H = W = ``image_size``, on any device.
+
+        Returns:
+            (N, D) float32 embeddings on the encoder's device. They carry a gradient only when
+            ``images`` do. Memory is bounded by ``batch_size`` either way: larger inputs go
+            through in chunks, recomputed in the backward pass.
+
+        Raises:
+            ValueError: ``images`` has another shape.
+        """
+        size = self.image_size
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
+            raise ValueError(f"expected images (N, 3, {size}, {size}), got {tuple(images.shape)}")
+        images = images.to(self.device)
+        if images.requires_grad and torch.is_grad_enabled():
+            if len(images) <= self.batch_size:
+                return self._forward(images)
+            chunks = images.split(self.batch_size)
+            return torch.cat(
+                [checkpoint(self._forward, chunk, use_reentrant=False) for chunk in chunks]
+            )
+        with torch.no_grad():
+            return self.halving(
+                lambda: torch.cat([self._forward(c) for c in images.split(self.batch_size)])
+            )
+
+    def halving(self, function: Callable[[], T]) -> T:
+        """Call ``function``, halving ``batch_size`` and trying again while memory runs out."""
+        while True:
+            try:
+                return function()
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.batch_size == 1:
+                    raise
+            # Outside the handler: the traceback would keep the tensors that did not fit alive.
+            self.batch_size = max(1, self.batch_size // 2)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def copy(self) -> Encoder:
+        """Return an encoder with weights of its own: whatever is done to it stays in it."""
+        twin = copy.copy(self)
+        twin.module = copy.deepcopy(self.module)
+        return twin
+
+    def describe(self) -> dict[str, Any]:
+        """Return the ``model`` part of a report."""
+        return {
+            "path": self.provenance.path,
+            "sha256": self.provenance.sha256,
+            "architecture": self.provenance.architecture,
+            "provenance": self.provenance.found_by,
+            "notes": list(self.provenance.notes),
+            "image_size": self.image_size,
+            "mean": list(self.preprocessing.mean),
+            "std": list(self.preprocessing.std),
+            "preprocessing": self.preprocessing.source,
+            "embedding_dim": self.embedding_dim,
+            "parameters": self.parameters,
+        }
+
+    def _forward(self, images: Tensor) -> Tensor:
+        embeddings = self.module((images - self._mean) / self._std)
+        return embeddings.flatten(1).float()
+
+
+def default_batch_size(image_size: int) -> int:
+    """Return how many images of this size go through an encoder at once, before any halving."""
+    return max(8, INPUT_VALUES_PER_BATCH // (3 * image_size**2))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether a torch error means that memory ran out, on any device."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device called ``name``; ``auto`` is CUDA where there is one, MPS, else CPU.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    from encodercheck.errors import ConfigError
+
+    available: Sequence[str] = [
+        *(["cuda"] if torch.cuda.is_available() else []),
+        *(["mps"] if torch.backends.mps.is_available() else []),
+        "cpu",
+    ]
+    if name == "auto":
+        return torch.device(available[0])
+    if name not in available:
+        raise ConfigError(f"--device {name}: not available here (there is: {', '.join(available)})")
+    return torch.device(name)

@@ -1,0 +1,1 @@
+"""Where clean images come from: the embedded procedural generator, or a folder."""

@@ -1,0 +1,33 @@
+"""How hard a scan looks: image counts, restarts and steps, by profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The effort of a scan.
+
+    ``search`` images are what triggers are searched on, ``held_out`` images are what they are
+    scored on; no image is ever both. ``restarts`` and ``steps`` are those of budget inversion,
+    ``decree_steps`` the minimal-mask search's, ``battery_images`` the first sieve's.
+    """
+
+    name: str
+    search: int
+    held_out: int
+    restarts: int
+    steps: int
+    decree_steps: int
+    battery_images: int
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("quick", 24, 128, restarts=10, steps=30, decree_steps=60, battery_images=12),
+        Profile("standard", 24, 256, restarts=12, steps=40, decree_steps=120, battery_images=16),
+        Profile("thorough", 48, 512, restarts=32, steps=80, decree_steps=300, battery_images=24),
+    )
+}

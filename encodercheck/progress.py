@@ -1,0 +1,19 @@
+"""How a long computation tells whoever watches how far it is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called as ``progress(step, total, note)`` with 0 <= step <= total.
+
+    ``note`` is a few words on the state of things, such as ``"best 0.998"``.
+    """
+
+    def __call__(self, step: int, total: int, note: str = "") -> None:
+        """Report that ``step`` of ``total`` steps are done."""
+
+
+def silent(step: int, total: int, note: str = "") -> None:
+    """Report to nobody."""
