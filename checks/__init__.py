@@ -1,0 +1,1 @@
+"""The built-in suite: one check a file."""

@@ -1,0 +1,24 @@
+"""EC201: the smallest trigger that collapses the embeddings is not suspiciously small."""
+
+import pytest
+
+from encodercheck.methods import decree
+from encodercheck.methods.shrink import shrink
+
+WARM_STARTS = 6
+
+
+@pytest.mark.check("EC201", severity="critical")
+def check_decree(encoder, clean_split, inversion, measure, artifacts, progress, profile):
+    """Making all embeddings alike takes a trigger larger than DECREE's threshold."""
+    candidates = decree.minimise(
+        encoder,
+        clean_split.search,
+        inversion.candidates[:WARM_STARTS],
+        steps=profile.decree_steps,
+        progress=progress,
+    )
+    smallest = decree.smallest_confirmed(encoder, candidates, clean_split.held_out)
+    # Where no mask of any size works, the smallest one that would is the whole image.
+    if not measure("pl1", smallest.pl1 if smallest else 1.0, at_least=0.05):
+        artifacts.witness(shrink(encoder, smallest, clean_split))

@@ -1,0 +1,1 @@
+"""The algorithms: pure functions over an Encoder and tensors, one file each."""
