@@ -1,0 +1,50 @@
+"""``encodercheck fixtures``: generated encoders with measured attack success."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Clean and poisoned encoders, generated and certified.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME[@SEED]", help="As `fixtures list` has them.")]
+
+
+@app.command("list")
+def list_() -> None:
+    """List the fixtures that can be generated."""
+    from encodercheck import fixtures
+
+    for recipe in fixtures.available():
+        typer.echo(f"fixture:{recipe.name:<18} {recipe.summary}")
+
+
+@app.command()
+def build(
+    name: Name,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Generate it anew.")] = False,
+) -> None:
+    """Generate a fixture (or find it in the cache) and print its path."""
+    from encodercheck import fixtures
+    from encodercheck.cli.live import Building
+    from encodercheck.cli.output import console
+
+    recipe, seed = fixtures.parse(name.removeprefix("fixture:"))
+    with console(stderr=True) as screen, Building(screen, f"fixture:{name}") as building:
+        built = fixtures.build(recipe, seed=seed, progress=building, rebuild=rebuild)
+    typer.echo(built.path)
+
+
+@app.command()
+def certify(name: Name) -> None:
+    """Print a fixture's certificate: accuracies and attack success, measured when it was made."""
+    from encodercheck import fixtures
+    from encodercheck.cli.live import Building
+    from encodercheck.cli.output import console
+
+    recipe, seed = fixtures.parse(name.removeprefix("fixture:"))
+    with console(stderr=True) as screen, Building(screen, f"fixture:{name}") as building:
+        built = fixtures.build(recipe, seed=seed, progress=building)
+    typer.echo(jsonlib.dumps(built.certificate, indent=2))

@@ -1,0 +1,75 @@
+"""The ``encodercheck`` command: one Typer application, one file per command group.
+
+Nothing here, nor in the command files' top level, imports torch: ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from encodercheck.cli import checks, fixtures, identify, replay, scan
+from encodercheck.errors import EncoderCheckError
+
+NO_VERDICT = 2
+INTERRUPTED = 130
+
+
+class _Commands(TyperGroup):
+    """Ctrl-C ends with 130; left to the framework it would end with 1, "a check failed"."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("encodercheck: interrupted, no verdict", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    name="encodercheck",
+    cls=_Commands,
+    help="pytest for image encoders: scan pre-trained encoders for backdoors.",
+    epilog="Exit codes: 0 nothing failed and a check passed, 1 a check failed, 2 no verdict.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("scan")(scan.command)
+app.command("identify")(identify.command)
+app.command("checks")(checks.command)
+app.command("replay")(replay.command)
+app.add_typer(fixtures.app, name="fixtures")
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"encodercheck {installed('encodercheck')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; whatever goes wrong, 1 is only ever "a check failed"."""
+    try:
+        app()
+    except EncoderCheckError as error:
+        from encodercheck.render.console import printable
+
+        print(f"encodercheck: {printable(str(error))}", file=sys.stderr)
+        sys.exit(NO_VERDICT)
+    except BrokenPipeError:
+        # The reader of our output has gone; say nothing more, and no verdict was delivered.
+        sys.stderr.close()
+        sys.exit(NO_VERDICT)
+    except Exception:
+        traceback.print_exc()
+        print("encodercheck: this is a bug in encodercheck; no verdict", file=sys.stderr)
+        sys.exit(NO_VERDICT)

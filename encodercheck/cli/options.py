@@ -1,0 +1,72 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Triple = tuple[float, float, float]
+
+
+class ProfileName(str, Enum):
+    """The names of the profiles in ``encodercheck.profiles``."""
+
+    quick = "quick"
+    standard = "standard"
+    thorough = "thorough"
+
+
+class DeviceName(str, Enum):
+    """Where the encoder runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+def triple(text: str) -> Triple:
+    """Parse "R,G,B"."""
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not three numbers R,G,B") from None
+    return red, green, blue
+
+
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A .safetensors file, a model folder, or fixture:NAME."),
+]
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="A torchvision, timm or open_clip name, or package.module:callable.",
+    ),
+]
+ImageSize = Annotated[
+    int | None, typer.Option(metavar="N", min=8, max=4096, help="The side of the input in pixels.")
+]
+Mean = Annotated[
+    Triple | None,
+    typer.Option(metavar="R,G,B", parser=triple, help="Mean of the pixels, in [0, 1]."),
+]
+Std = Annotated[
+    Triple | None,
+    typer.Option(metavar="R,G,B", parser=triple, help="Standard deviation of the pixels."),
+]
+Images = Annotated[
+    str | None,
+    typer.Option(metavar="SRC", help="A folder of clean images. [default: generated ones]"),
+]
+Profile = Annotated[ProfileName, typer.Option(help="How hard to look.")]
+Device = Annotated[DeviceName, typer.Option(help="Where the encoder runs.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**31 - 1, help="The seed of the scan.")]
+Checks = Annotated[
+    list[Path] | None,
+    typer.Option("--checks", metavar="PATH", help="Further check_*.py, a file or a folder."),
+]

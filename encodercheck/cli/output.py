@@ -1,0 +1,61 @@
+"""Where the commands write: the console, and report files."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from encodercheck.errors import OutputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STDOUT = "-"
+
+
+@contextmanager
+def console(*, stderr: bool = False) -> Iterator[Console]:
+    """Yield a console on a copy of the standard stream.
+
+    Checks run under pytest's capture, which takes the original file descriptors away: what is
+    written to the copy is still seen. NO_COLOR is honoured, and no control codes go into a pipe.
+    """
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    copy = os.fdopen(os.dup(stream.fileno()), "w", encoding="utf-8", errors="replace")
+    with copy:
+        yield Console(file=copy, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def require_writable(path: Path | None) -> None:
+    """Find out before the scan, not after it, that a file could not be written.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    if path is None or str(path) == STDOUT:
+        return
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file")
+    require_writable_folder(path.parent)
+
+
+def require_writable_folder(folder: Path) -> None:
+    """Create ``folder`` where it is missing and see that a file can be made in it.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{folder}: cannot be written to ({reason}); name another place") from error

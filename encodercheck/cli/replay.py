@@ -1,0 +1,51 @@
+"""``encodercheck replay``: measure a saved trigger again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from encodercheck.cli import options
+
+
+def command(
+    witness: Annotated[Path, typer.Argument(metavar="WITNESS", help="A witness.safetensors.")],
+    model: options.Model,
+    images: options.Images = None,
+    count: Annotated[int, typer.Option(metavar="N", min=2, help="How many images.")] = 256,
+    arch: options.Arch = None,
+    image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    device: options.Device = options.DeviceName.auto,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Which images. [default: others than the scan's]"),
+    ] = None,
+) -> None:
+    """Stamp a saved trigger on fresh images. Exit code 1: it works again; 0: it does not."""
+    from encodercheck.cli.live import Building
+    from encodercheck.cli.output import console
+    from encodercheck.images import source
+    from encodercheck.loading import load
+    from encodercheck.render import console as render
+    from encodercheck.replaying import replay, reproduced
+    from encodercheck.scanning import resolve
+    from encodercheck.witness import Witness
+
+    saved = Witness.load(witness)
+    with console() as screen:
+        with Building(screen, model) as building:
+            path = resolve(model, building)
+        encoder = load(
+            path, arch=arch, image_size=image_size, mean=mean, std=std, device=device.value
+        )
+        fresh = seed if seed is not None else saved.seed + 1
+        chosen = source.collect(images, count, size=encoder.image_size, seed=fresh)
+        measured = replay(encoder, saved, chosen.images)
+        works = reproduced(measured)
+        same_model = saved.found_on(encoder.provenance.sha256)
+        screen.print(render.replayed(saved, measured, same_model=same_model, reproduced=works))
+    raise typer.Exit(1 if works else 0)

@@ -1,0 +1,147 @@
+"""``encodercheck scan``: run the suite on models."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from encodercheck.cli import options
+from encodercheck.cli.output import STDOUT, console, require_writable, require_writable_folder
+from encodercheck.errors import EncoderCheckError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from encodercheck.report import Report
+
+
+def command(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help=".safetensors files, model folders, fixture:NAME."),
+    ],
+    images: options.Images = None,
+    checks: options.Checks = None,
+    keyword: Annotated[
+        str, typer.Option("-k", metavar="EXPR", help="Run the checks that match, as pytest -k does.")
+    ] = "",
+    profile: options.Profile = options.ProfileName.standard,
+    arch: options.Arch = None,
+    image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    device: options.Device = options.DeviceName.auto,
+    seed: options.Seed = 0,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="F", help="Write the report as JSON; - is stdout.")
+    ] = None,
+    artifacts: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the witnesses of failed checks go.")
+    ] = Path("encodercheck-artifacts"),
+    strict: Annotated[
+        bool, typer.Option("--strict", help="An inconclusive check is exit code 2.")
+    ] = False,
+) -> None:
+    """Scan encoders for backdoors. Exit code 0: nothing found; 1: a check failed; 2: no verdict."""
+    require_writable(json)
+    require_writable_folder(_existing_parent(artifacts))
+    reports: list[Report] = []
+    codes: list[int] = []
+    with console(stderr=str(json) == STDOUT) as screen:
+        for model in models:
+            try:
+                report = _scan_one(
+                    screen,
+                    model,
+                    artifacts=artifacts / _folder_name(model),
+                    checks=checks or [],
+                    keyword=keyword or None,
+                    strict=strict,
+                    arch=arch,
+                    image_size=image_size,
+                    mean=mean,
+                    std=std,
+                    images=images,
+                    profile=profile.value,
+                    seed=seed,
+                    device=device.value,
+                )
+            except EncoderCheckError as error:
+                if len(models) == 1:
+                    raise
+                screen.print(f"{model}: {error}\n", style="bold red")
+                codes.append(2)
+                continue
+            reports.append(report)
+            codes.append(report.exit_code)
+    if json is not None:
+        _write_json(reports, json)
+    raise typer.Exit(1 if 1 in codes else max(codes))
+
+
+def _scan_one(
+    screen: Console,
+    model: str,
+    *,
+    checks: list[Path],
+    keyword: str | None,
+    strict: bool,
+    **options: Any,
+) -> Report:
+    """Load, show the header, run the suite, show the verdict."""
+    started = time.monotonic()
+    with screen.status("loading") if screen.is_terminal else nullcontext():
+        from encodercheck import scanning
+        from encodercheck.cli.live import Building, listening
+        from encodercheck.render import console as render
+    with Building(screen, model) as building:
+        state = scanning.prepare(model, building=building, **options)
+    screen.print(
+        render.header(
+            state.encoder.describe(),
+            state.image_set,
+            device=str(state.encoder.device),
+            profile=state.profile.name,
+            seed=state.seed,
+        )
+    )
+    screen.print()
+    with listening(screen) as listener:
+        report = scanning.run(
+            state, checks=checks, keyword=keyword, strict=strict, listener=listener, started=started
+        )
+    screen.print()
+    screen.print(render.verdict(report))
+    return report
+
+
+def _write_json(reports: list[Report], path: Path) -> None:
+    from encodercheck.cache import atomic_write_text
+    from encodercheck.render import json as render
+
+    if not reports:
+        return
+    if str(path) == STDOUT:
+        typer.echo(render.render(reports), nl=False)
+    else:
+        atomic_write_text(path, render.render(reports))
+
+
+def _folder_name(model: str) -> str:
+    """Return a folder name for a model's artifacts: its own name, tamed."""
+    stem = Path(os.path.normpath(model)).name.removesuffix(".safetensors")
+    return re.sub(r"[^A-Za-z0-9._@-]+", "-", stem).strip(".") or "model"
+
+
+def _existing_parent(path: Path) -> Path:
+    """Return the nearest folder that exists: nothing is created before there is a witness."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+

@@ -1,0 +1,143 @@
+"""A scan on the terminal: a header, a line or more per check, a verdict."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
+
+if TYPE_CHECKING:
+    from encodercheck.witness import Witness
+
+STYLES = {
+    Outcome.PASSED: "green",
+    Outcome.FAILED: "bold red",
+    Outcome.INCONCLUSIVE: "yellow",
+    Outcome.ERROR: "bold magenta",
+}
+INDENT = " " * 10
+
+
+def header(
+    model: dict[str, Any], images: dict[str, Any], *, device: str, profile: str, seed: int
+) -> Text:
+    """Say what is scanned, with what."""
+    text = Text()
+    text.append(f"{printable(model['path'])}\n", style="bold")
+    facts = [
+        printable(model["architecture"]),
+        f"{model['parameters'] / 1e6:.2f} M parameters",
+        f"{model['image_size']} px",
+        f"embedding {model['embedding_dim']}",
+    ]
+    text.append("  " + " · ".join(facts) + "\n", style="dim")
+    facts = [
+        f"{images['count']} {printable(images['source'])} images",
+        f"profile {profile}",
+        f"seed {seed}",
+        device,
+    ]
+    text.append("  " + " · ".join(facts), style="dim")
+    for note in model["notes"]:
+        text.append(f"\n  note: {printable(note)}", style="dim")
+    return text
+
+
+def finding(found: Finding) -> Text:
+    """Say how one check ended; everything but a pass says why."""
+    text = Text()
+    text.append(f"{found.id:<9} ", style="bold")
+    text.append(f"{found.outcome.value:<13}", style=STYLES[found.outcome])
+    text.append(printable(found.title or found.check))
+    text.append(f"  {found.seconds:.1f} s", style="dim")
+    for measurement in found.measurements:
+        text.append("\n" + INDENT)
+        text.append_text(measured(measurement))
+    if found.message:
+        style = STYLES[found.outcome] if found.outcome is not Outcome.PASSED else ""
+        text.append(f"\n{INDENT}{printable(found.message)}", style=style)
+    if found.witness:
+        text.append(f"\n{INDENT}witness: {printable(found.witness)}")
+    for line in found.details.rstrip().splitlines():
+        text.append(f"\n{INDENT}| {printable(line)}", style="dim")
+    return text
+
+
+def measured(measurement: Measurement) -> Text:
+    """Return a value against its limit, as "gain 0.997 (at most 0.9)"."""
+    bad = measurement.outcome is Outcome.FAILED
+    text = Text(f"{printable(measurement.name)} ")
+    text.append(number(measurement.value), style="bold red" if bad else "")
+    if measurement.limit is not None:
+        side = "at least" if measurement.direction is Direction.AT_LEAST else "at most"
+        text.append(f" ({side} {number(measurement.limit)})", style="dim")
+    return text
+
+
+def verdict(report: Report) -> Text:
+    """Say how the scan ended, and what to do next."""
+    counts = {
+        outcome: sum(found.outcome is outcome for found in report.findings) for outcome in Outcome
+    }
+    label = report.outcome.value.upper()
+    style = STYLES[report.outcome]
+    if report.outcome is Outcome.PASSED and report.exit_code != 0:
+        label, style = "NO VERDICT (--strict)", STYLES[Outcome.INCONCLUSIVE]
+    if report.outcome in (Outcome.INCONCLUSIVE, Outcome.ERROR):
+        label = f"NO VERDICT ({report.outcome.value})"
+    text = Text()
+    text.append(f"{label}", style=f"{style} reverse")
+    tally = ", ".join(f"{count} {outcome.value}" for outcome, count in counts.items() if count)
+    text.append(f"  {tally}", style=style)
+    text.append(f"  in {report.seconds:.1f} s", style="dim")
+    witness = next((found.witness for found in report.findings if found.witness), None)
+    if witness:
+        text.append("\nSee the trigger work again:\n  ")
+        text.append(f"encodercheck replay {quoted(witness)} {quoted(report.model['path'])}")
+    elif counts[Outcome.INCONCLUSIVE] and report.exit_code == 0:
+        text.append(
+            f"\n{counts[Outcome.INCONCLUSIVE]} checks could not decide: nothing is known there. "
+            "--strict makes that exit code 2.",
+            style="yellow",
+        )
+    return text
+
+
+def replayed(
+    saved: Witness, measured: Witness, *, same_model: bool, reproduced: bool
+) -> Text:
+    """Say what a saved trigger did the first time, and what it does now."""
+    text = Text(f"saved:    {printable(saved.sentence())}\n")
+    text.append(f"replayed: {printable(measured.sentence())}\n")
+    if not same_model:
+        text.append("note: another model than the one the trigger was found on\n", style="yellow")
+    if reproduced:
+        text.append("REPRODUCED", style="bold red reverse")
+        text.append(f"  gain {number(measured.gain)}: the trigger works on fresh images")
+    else:
+        text.append("NOT REPRODUCED", style="bold green reverse")
+        text.append(f"  gain {number(measured.gain)}: the trigger does not work on this model")
+    return text
+
+
+def number(value: float) -> str:
+    """Return a value with three significant digits; whole numbers as they are."""
+    if math.isfinite(value) and value == int(value) and abs(value) < 1e6:
+        return str(int(value))
+    # Never round a value up to the limit that it misses.
+    return f"{value:.4f}" if 0.99 <= value < 1 else f"{value:.3g}"
+
+
+def printable(text: str) -> str:
+    """Return text with control characters escaped: names come from files nobody vouches for."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def quoted(text: str) -> str:
+    """Return a path as a shell takes it."""
+    import shlex
+
+    return shlex.quote(printable(text))

@@ -1,0 +1,156 @@
+"""One scan: load the encoder and the images, run the suite, report."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from encodercheck.errors import ConfigError
+from encodercheck.harness import runner
+from encodercheck.harness.listener import Listener, SilentListener
+from encodercheck.harness.packs import installed_packs
+from encodercheck.harness.state import ScanState
+from encodercheck.images import source
+from encodercheck.loading import load
+from encodercheck.profiles import PROFILES
+from encodercheck.report import Report
+
+if TYPE_CHECKING:
+    from encodercheck.encoder import Encoder
+    from encodercheck.progress import Progress
+
+VERSIONED = ("encodercheck", "torch", "torchvision", "pytest", "safetensors", "numpy")
+FIXTURE_PREFIX = "fixture:"
+
+
+def prepare(
+    model: str | Path | Encoder,
+    *,
+    arch: str | None = None,
+    image_size: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    images: str | None = None,
+    profile: str = "standard",
+    seed: int = 0,
+    device: str = "auto",
+    artifacts: Path | None = None,
+    building: Progress | None = None,
+) -> ScanState:
+    """Load ``model`` and the images for a scan with them.
+
+    ``model`` is a .safetensors file, a folder, ``fixture:NAME``, or an Encoder; ``images`` a folder, or
+    None for the embedded generator; ``building`` hears how far the generation of a fixture is.
+
+    Raises:
+        EncoderCheckError: the model, the images or an option is unusable; the message says why.
+    """
+    if profile not in PROFILES:
+        raise ConfigError(f"profile {profile!r}: choose one of {', '.join(PROFILES)}")
+    encoder = model if not isinstance(model, str | Path) else load(
+        resolve(str(model), building), arch=arch, image_size=image_size, mean=mean, std=std, device=device
+    )  # fmt: skip
+    effort = PROFILES[profile]
+    count = effort.search + effort.held_out
+    image_set = source.collect(images, count, size=encoder.image_size, seed=seed)
+    return ScanState(
+        encoder=encoder,
+        images=image_set.images,
+        seed=seed,
+        profile=effort,
+        artifacts_dir=artifacts,
+        image_set=image_set.describe(),
+    )
+
+
+def resolve(model: str, building: Progress | None = None) -> str:
+    """Return the path behind ``fixture:NAME``, generating it on first use; others as they are."""
+    if not model.startswith(FIXTURE_PREFIX):
+        return model
+    from encodercheck import fixtures
+    from encodercheck.progress import silent
+
+    name, seed = fixtures.parse(model.removeprefix(FIXTURE_PREFIX))
+    return str(fixtures.build(name, seed=seed, progress=building or silent).path)
+
+
+def scan(
+    model: str | Path | Encoder,
+    *,
+    arch: str | None = None,
+    image_size: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    images: str | None = None,
+    checks: Sequence[str | Path] = (),
+    keyword: str | None = None,
+    profile: str = "standard",
+    seed: int = 0,
+    device: str = "auto",
+    artifacts: str | Path | None = None,
+    strict: bool = False,
+) -> Report:
+    """Run the suite on ``model`` and report what it found.
+
+    ``checks`` are further files or folders of ``check_*.py``; ``keyword`` selects as pytest's ``-k``
+    does; witnesses are written under ``artifacts``, or nowhere.
+
+    Raises:
+        EncoderCheckError: there is nothing to report, because the model, the images or an
+            option is unusable.
+    """
+    started = time.monotonic()
+    state = prepare(
+        model,
+        arch=arch,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+        images=images,
+        profile=profile,
+        seed=seed,
+        device=device,
+        artifacts=Path(artifacts) if artifacts is not None else None,
+    )
+    return run(state, checks=checks, keyword=keyword, strict=strict, started=started)
+
+
+def run(
+    state: ScanState,
+    *,
+    checks: Sequence[str | Path] = (),
+    keyword: str | None = None,
+    strict: bool = False,
+    listener: Listener | None = None,
+    started: float | None = None,
+) -> Report:
+    """Run the suite on what :func:`prepare` returned."""
+    started = time.monotonic() if started is None else started
+    findings = runner.run_suite(
+        state, paths=suite(checks), keyword=keyword, listener=listener or SilentListener()
+    )
+    return Report(
+        model=state.encoder.describe(),
+        images=state.image_set,
+        findings=tuple(findings),
+        seed=state.seed,
+        device=str(state.encoder.device),
+        versions=versions(),
+        seconds=time.monotonic() - started,
+        profile=state.profile.name,
+        strict=strict,
+    )
+
+
+def suite(checks: Sequence[str | Path] = ()) -> list[Path]:
+    """Return where checks are collected from: the built-in suite, installed packs, ``checks``."""
+    return [runner.builtin_suite(), *installed_packs(), *(Path(path) for path in checks)]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    return {"python": platform.python_version(), **{n: metadata.version(n) for n in VERSIONED}}
