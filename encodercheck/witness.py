@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from encodercheck.cache import atomic_write_bytes
-from encodercheck.errors import LoadError, WitnessError
+from encodercheck.errors import LoadError, OutputError, WitnessError
 from encodercheck.trigger import Trigger
 from encodercheck.weights.header import read_header
 
@@ -84,6 +84,10 @@ class Witness:
             "pattern": self.trigger.pattern.float().contiguous().cpu(),
         }
         metadata = {"format": FORMAT, "encodercheck": json.dumps(facts, sort_keys=True)}
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{directory}: cannot be created ({error.strerror})") from error
         path = directory / FILE_NAME
         atomic_write_bytes(path, safetensors.torch.save(tensors, metadata))
         buffer = io.BytesIO()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from encodercheck.encoder import Encoder
 from encodercheck.methods import collapse
-from encodercheck.methods.inversion import cosines_and_gradients
+from encodercheck.methods.inversion import BATCH, batches, cosines_and_gradients
 from encodercheck.progress import Progress, silent
 from encodercheck.trigger import Trigger
 
@@ -35,6 +35,7 @@ def minimise(
     warm: Sequence[Trigger],
     *,
     steps: int,
+    seed: int = 0,
     target_gain: float = TARGET_GAIN,
     progress: Progress = silent,
 ) -> list[Trigger]:
@@ -53,9 +54,10 @@ def minimise(
     target = base + target_gain * (1 - base)
     images = images.to(encoder.device)
     search = _Search(warm, encoder.device, floor=1e-5 if encoder.image_size < 64 else 1e-7)
-    for step in range(steps):
+    drawn = batches(images, BATCH, torch.Generator().manual_seed(seed))
+    for step, batch in zip(range(steps), drawn, strict=False):
         search.optimiser.param_groups[0]["lr"] = LEARNING_RATES[3 * step // steps]
-        search.step(encoder, images, target)
+        search.step(encoder, batch, target)
         progress(step + 1, steps, f"smallest mask {100 * search.smallest():.2g} %")
     return search.successes()
 

@@ -8,7 +8,7 @@ restart in twelve only. Half of the restarts begin at the best hits of the trigg
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +23,10 @@ from encodercheck.trigger import Trigger, stamp
 # The mask's L1 size, as a part of its maximum. 1.5 % loses large triggers.
 BUDGET = 0.03
 LEARNING_RATE = 0.1
-# A gain on the search images at which no restart needs to look further.
-FOUND = 0.985
+# The images of one step, drawn anew each time.
+BATCH = 24
+# A gain at which no restart needs to look further.
+FOUND = 0.99
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,28 @@ def invert(
         CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped.
     """
     base = collapse.base_cosine(encoder, images)
+    images = images.to(encoder.device)
     generator = torch.Generator().manual_seed(seed)
     warm = best_of_battery(encoder, images, profile.restarts // 2, profile, seed=seed)
-    masks, patterns = starts(warm, profile.restarts, encoder.image_size, generator)
-    masks, patterns, cosines, steps = _ascend(
-        encoder, images, masks, patterns, base, profile.steps, budget, progress
+    masks, patterns, steps = _ascend(
+        encoder,
+        images,
+        *starts(warm, profile.restarts, encoder.image_size, generator),
+        steps=profile.steps,
+        budget=budget,
+        found=base + FOUND * (1 - base),
+        generator=generator,
+        progress=progress,
     )
-    order = cosines.argsort(descending=True)
+    candidates = [
+        Trigger(mask, pattern, name="inverted")
+        for mask, pattern in zip(masks.cpu(), patterns.cpu(), strict=True)
+    ]
+    cosines = collapse.stamped_cosines(encoder, candidates, images)
+    order = sorted(range(len(candidates)), key=lambda i: -cosines[i])
     return Inversion(
-        candidates=tuple(Trigger(masks[i].cpu(), patterns[i].cpu(), name="inverted") for i in order),
-        cosines=tuple(float(cosines[i]) for i in order),
+        candidates=tuple(candidates[i] for i in order),
+        cosines=tuple(cosines[i] for i in order),
         base=base,
         steps=steps,
     )
@@ -134,36 +148,43 @@ def cosines_and_gradients(
     return cosines, mask_gradients, pattern_gradients
 
 
+def batches(images: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield batches of ``size`` of the images (N, 3, H, W), reshuffled after each round, for ever.
+
+    A trigger searched on one fixed batch comes to fit those images and fails on others.
+    """
+    size = min(size, len(images))
+    while True:
+        order = torch.randperm(len(images), generator=generator)
+        for start in range(0, len(images) - size + 1, size):
+            yield images[order[start : start + size]]
+
+
 def _ascend(
     encoder: Encoder,
     images: Tensor,
     masks: Tensor,
     patterns: Tensor,
-    base: float,
+    *,
     steps: int,
     budget: float,
+    found: float,
+    generator: torch.Generator,
     progress: Progress,
-) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Maximise every restart's mean cosine by projected Adam; return each one's best state."""
-    images = images.to(encoder.device)
+) -> tuple[Tensor, Tensor, int]:
+    """Maximise every restart's mean cosine by projected Adam, until one is above ``found``."""
     masks = project(masks.to(encoder.device), budget)
     patterns = patterns.to(encoder.device, copy=True)
-    optimiser = torch.optim.Adam([masks, patterns], lr=LEARNING_RATE, betas=(0.5, 0.9), maximize=True)
-    best = torch.full((len(masks),), -2.0, device=encoder.device)
-    best_masks, best_patterns = masks.clone(), patterns.clone()
+    optimiser = torch.optim.Adam([masks, patterns], LEARNING_RATE, betas=(0.5, 0.9), maximize=True)
     step = 0
-    for step in range(1, steps + 1):
+    for step, batch in zip(range(1, steps + 1), batches(images, BATCH, generator), strict=False):
         cosines, masks.grad, patterns.grad = encoder.halving(
-            lambda: cosines_and_gradients(encoder, images, masks, patterns)
+            lambda batch=batch: cosines_and_gradients(encoder, batch, masks, patterns)
         )
-        better = cosines > best
-        best = torch.where(better, cosines, best)
-        best_masks[better], best_patterns[better] = masks[better], patterns[better]
-        top = float(best.max())
-        progress(step, steps, f"best cosine {top:.3f}")
-        if collapse.gain(top, base) >= FOUND:
+        progress(step, steps, f"best cosine {float(cosines.max()):.3f}")
+        if float(cosines.max()) >= found:
             break
         optimiser.step()
         masks.copy_(project(masks, budget))
         patterns.clamp_(0, 1)
-    return best_masks, best_patterns, best, step
+    return masks, patterns, step

@@ -1,0 +1,1 @@
+"""Tables and timings, each made by one command: ``python -m benchmarks.NAME``."""
