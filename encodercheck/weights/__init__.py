@@ -1,0 +1,1 @@
+"""Weights on disk: the header, the architecture it describes, and the module built for it."""
