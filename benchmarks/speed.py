@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-ENCODERCHECK = (sys.executable, "-c", "from encodercheck.cli.main import main; main()")
+ENCODERCHECK = (sys.executable, "-m", "encodercheck")
 COMMANDS = {
     "--help": 0.5,
     "scan fixture:clean --profile quick": 10,

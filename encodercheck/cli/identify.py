@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -21,7 +22,8 @@ def command(
     from encodercheck.render.console import printable
     from encodercheck.scanning import resolve
 
-    found = inspect(resolve(model), arch=arch).to_dict()
+    found = asdict(inspect(resolve(model), arch=arch))
+    found |= found.pop("preprocessing")
     if json:
         typer.echo(jsonlib.dumps(found, indent=2))
         return

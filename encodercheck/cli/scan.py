@@ -96,6 +96,7 @@ def _scan_one(
 ) -> Report:
     """Load, show the header, run the suite, show the verdict."""
     started = time.monotonic()
+    _refuse_early(model, options["arch"])
     with screen.status("loading") if screen.is_terminal else nullcontext():
         from encodercheck import scanning
         from encodercheck.cli.live import Building, listening
@@ -119,6 +120,23 @@ def _scan_one(
     screen.print()
     screen.print(render.verdict(report))
     return report
+
+
+def _refuse_early(model: str, arch: str | None) -> None:
+    """Turn away what is no model before torch is imported, which takes seconds.
+
+    Raises:
+        LoadError: the header says that this cannot be loaded.
+    """
+    if model.startswith("fixture:"):
+        return
+    from encodercheck.weights.files import resolve
+    from encodercheck.weights.header import read_header
+    from encodercheck.weights.identify import identify
+
+    header = read_header(resolve(model))
+    if arch is None:
+        identify(header)
 
 
 def _write_json(reports: list[Report], path: Path) -> None:

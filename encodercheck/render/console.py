@@ -49,13 +49,15 @@ def header(
 def finding(found: Finding) -> Text:
     """Say how one check ended; everything but a pass says why."""
     text = Text()
-    text.append(f"{found.id:<9} ", style="bold")
+    text.append(f"{printable(found.id):<9} ", style="bold")
     text.append(f"{found.outcome.value:<13}", style=STYLES[found.outcome])
     text.append(printable(found.title or found.check))
     text.append(f"  {found.seconds:.1f} s", style="dim")
-    for measurement in found.measurements:
+    # A pass is read over, in one line; anything else is read closely.
+    separator = " · " if found.outcome is Outcome.PASSED else "\n" + INDENT
+    if found.measurements:
         text.append("\n" + INDENT)
-        text.append_text(measured(measurement))
+        text.append_text(Text(separator).join(map(measured, found.measurements)))
     if found.message:
         style = STYLES[found.outcome] if found.outcome is not Outcome.PASSED else ""
         text.append(f"\n{INDENT}{printable(found.message)}", style=style)

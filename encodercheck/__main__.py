@@ -1,0 +1,5 @@
+"""``python -m encodercheck``."""
+
+from encodercheck.cli.main import main
+
+main()

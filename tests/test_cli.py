@@ -1,0 +1,256 @@
+"""The command line in fresh processes: exit codes, one line for what a user did wrong."""
+
+import json
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import models
+import pytest
+import torch
+from commands import COMMAND, environment, run
+from PIL import Image
+from safetensors.torch import save_file
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return models.write(folder / "model.safetensors")
+
+
+def _header(path: Path, length: int, text: bytes = b"{}") -> Path:
+    path.write_bytes(struct.pack("<Q", length) + text)
+    return path
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def _truncated(path: Path) -> Path:
+    models.write(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    return path
+
+
+def _empty(path: Path) -> Path:
+    path.touch()
+    return path
+
+
+def _saved(tensors):
+    def make(path: Path) -> Path:
+        save_file(tensors, path)
+        return path
+
+    return make
+
+
+def _one_channel(path: Path) -> Path:
+    tensors = models.state()
+    tensors["conv1.weight"] = tensors["conv1.weight"][:, :1].contiguous()
+    save_file(tensors, path)
+    return path
+
+
+def _pickle(path: Path) -> Path:
+    path = path.with_suffix(".pt")
+    torch.save({"weight": torch.ones(2)}, path)
+    return path
+
+
+TEXT = {"text_model.embeddings.token_embedding.weight": torch.ones(10, 4)}
+STRANGE = {"blocks.0.weird.weight": torch.ones(4, 4), "blocks.1.weird.weight": torch.ones(4, 4)}
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: path, "no such"),
+        (_folder, "no .safetensors file"),
+        (_empty, "empty"),
+        (_truncated, "truncated"),
+        (lambda path: _header(path, 2**63), "header"),
+        (_pickle, "torch.load"),
+        (_saved(TEXT), "text encoder"),
+        (_saved(STRANGE), "--arch"),
+        (_one_channel, "1 channel"),
+    ],
+    ids="missing folder empty truncated huge-header pickle text unknown one-channel".split(),
+)
+def test_a_model_that_cannot_be_read_is_one_line_and_two(folder, make, says, request):
+    path = make(folder / f"{request.node.callspec.id}.safetensors")
+    report = folder / "never.json"
+    ended = run("scan", path, "--json", report, cwd=folder)
+    assert ended.returncode == 2, ended
+    assert says in ended.stderr
+    assert path.name in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert not report.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--arch", "resnet50"], "does not fit"),
+        (["--arch", "resnet5O"], "resnet50"),
+        (["--arch", "no.such.module:encoder"], "no.such.module"),
+        (["--images", "nowhere"], "no such folder"),
+        (["--json", "blocked/report.json"], "blocked"),
+        (["--artifacts", "blocked/artifacts"], "blocked"),
+        (["--checks", "nowhere.py"], "nowhere.py"),
+        (["-k", "nothing_is_called_this"], "selects none"),
+        (["--device", "mps"], "--device mps"),
+    ],
+    ids=lambda value: value[0] + "=" + value[1] if isinstance(value, list) else "",
+)
+def test_bad_usage_is_one_line_and_two(folder, model, options, says):
+    (folder / "blocked").write_text("a file where a folder should be")
+    ended = run("scan", model, *options, cwd=folder)
+    assert ended.returncode == 2, ended
+    assert says in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+
+
+def test_images_that_are_not_images_are_one_line_and_two(folder, model):
+    images = folder / "not-images"
+    images.mkdir()
+    for i in range(400):
+        (images / f"{i}.png").write_text("no image")
+    ended = run("scan", model, "--images", images, cwd=folder)
+    assert ended.returncode == 2
+    assert "400 of its 400 files are not images" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_options_that_make_no_sense_are_usage_errors(folder, model):
+    assert run("scan", model, "--profile", "hasty", cwd=folder).returncode == 2
+    assert run("scan", model, "--mean", "1,2", cwd=folder).returncode == 2
+    assert run("scan", cwd=folder).returncode == 2
+
+
+def test_nan_weights_fail_the_integrity_check(folder):
+    tensors = models.state()
+    tensors["layer2.0.conv1.weight"][0, 0, 0, 0] = float("nan")
+    path = models.write(folder / "nan.safetensors", tensors)
+    ended = run("scan", path, "--profile", "quick", "--json", folder / "nan.json", cwd=folder)
+    assert ended.returncode == 1, ended
+    assert ended.stderr == ""
+    outcomes = {
+        finding["id"]: finding["outcome"]
+        for finding in json.loads((folder / "nan.json").read_text())["findings"]
+    }
+    assert outcomes.pop("EC001") == "failed"
+    assert set(outcomes.values()) == {"inconclusive"}
+
+
+def test_images_that_are_all_alike_are_inconclusive(folder, model):
+    images = folder / "alike"
+    images.mkdir()
+    for i in range(230):
+        Image.new("RGB", (32, 32), (120, 120, 120 + i % 2)).save(images / f"{i}.png")
+    command = ["scan", model, "--images", images, "--profile", "quick", "-k", "not EC001"]
+    ended = run(*command, cwd=folder)
+    assert ended.returncode == 2, ended
+    assert "NO VERDICT (inconclusive)" in ended.stdout
+    assert ended.stdout.count("--images") == 4
+
+
+def test_a_scan_on_a_pipe_has_no_control_codes_and_repeats_itself(folder, model):
+    command = ["scan", model, "--profile", "quick", "--json", "-"]
+    first, again = (run(*command, cwd=folder, FORCE_COLOR="") for _ in range(2))
+    assert first.returncode == 0, first
+    assert "\x1b" not in first.stdout + first.stderr
+    assert "PASSED" in first.stderr
+    reports = [json.loads(ended.stdout) for ended in (first, again)]
+    for report in reports:
+        del report["seconds"]
+        for finding in report["findings"]:
+            del finding["seconds"]
+    assert reports[0] == reports[1]
+
+
+def test_a_custom_check_joins_the_suite(folder, model):
+    (folder / "check_acme.py").write_text(
+        """
+import pytest
+from encodercheck.methods import collapse
+
+@pytest.mark.check("ACME001", severity="high")
+def check_no_collapse(encoder, images, measure):
+    '''Embeddings of natural images span many directions.'''
+    z = encoder(images)
+    measure("effective_rank", collapse.effective_rank(z), at_least=1000)
+"""
+    )
+    command = ["scan", model, "--checks", "check_acme.py", "-k", "ACME001 or EC101"]
+    ended = run(*command, cwd=folder)
+    assert ended.returncode == 1, ended
+    assert "ACME001   failed" in ended.stdout
+    assert "EC101     passed" in ended.stdout
+    assert "EC202" not in ended.stdout
+
+
+def test_ctrl_c_is_130_and_leaves_nothing_behind(folder, model):
+    (folder / "check_slow.py").write_text(
+        "import time\n\ndef check_slow(encoder):\n    time.sleep(60)\n"
+    )
+    options = ["--checks", "check_slow.py", "-k", "check_slow", "--json", "cut.json"]
+    process = subprocess.Popen(
+        [*COMMAND, "scan", str(model), *options],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip().endswith("model.safetensors")
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "encodercheck: interrupted, no verdict\n"
+    assert not (folder / "cut.json").exists()
+
+
+def test_identify_says_how_the_architecture_was_found(folder, model):
+    ended = run("identify", model, "--json", cwd=folder)
+    assert ended.returncode == 0, ended
+    assert "width 8" in json.loads(ended.stdout)["architecture"]
+
+
+def test_the_suite_is_listed(folder):
+    ended = run("checks", cwd=folder)
+    ids = [line.split()[0] for line in ended.stdout.splitlines()]
+    assert ids == ["EC001", "EC101", "EC102", "EC201", "EC202"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["scan", "--help"], ["--version"], ["fixtures", "list"]], ids=str
+)
+def test_help_answers_without_importing_torch(folder, arguments):
+    code = (
+        "import sys; from encodercheck.cli.main import main\n"
+        "try: main()\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended
+    assert ended.stdout

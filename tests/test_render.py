@@ -1,0 +1,168 @@
+"""What a scan looks like on the terminal, and in JSON."""
+
+import io
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from encodercheck.render import console as render
+from encodercheck.render import json as render_json
+from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
+
+MODEL = {
+    "path": "fixture:badencoder",
+    "sha256": "ab" * 32,
+    "architecture": "resnet(basic, width 16)",
+    "provenance": "metadata",
+    "notes": ["3x3 stem: stride 1 assumed"],
+    "image_size": 32,
+    "embedding_dim": 128,
+    "parameters": 312000,
+}
+IMAGES = {"source": "procedural", "count": 352, "unreadable": 0}
+PASSED = Finding(
+    "EC001",
+    "check_ec001_integrity.py::check_integrity",
+    "high",
+    Outcome.PASSED,
+    seconds=0.24,
+    measurements=(Measurement("non_finite_weights", 0.0, 0, Direction.AT_MOST),),
+    title="Weights are finite.",
+)
+FAILED = Finding(
+    "EC202",
+    "check_ec202_budget.py::check_budget",
+    "critical",
+    Outcome.FAILED,
+    "a 5x5 patch at (27, 27), 2.4 % of the image, makes 256 unseen images 0.998 alike",
+    1.31,
+    (
+        Measurement("stamped_cosine", 0.99812),
+        Measurement("gain", 0.9961, 0.9, Direction.AT_MOST),
+    ),
+    "out dir/EC202/witness.safetensors",
+    "No trigger collapses the embeddings.",
+)
+UNDECIDED = Finding(
+    "EC101",
+    "check_ec101_collapse.py::check_collapse",
+    "medium",
+    Outcome.INCONCLUSIVE,
+    "bring better images",
+    title="Embeddings point in different directions.",
+)
+BROKEN = Finding(
+    "ACME1",
+    "check_acme.py::check_it",
+    "low",
+    Outcome.ERROR,
+    "ZeroDivisionError: division by zero",
+    title="It holds.",
+    details="check_acme.py:3: in check_it\n    1 / 0\n",
+)
+
+
+def _report(*findings, strict=False):
+    return Report(
+        MODEL, IMAGES, findings, 0, "cpu", {"torch": "2"}, 12.345, "standard", strict=strict
+    )
+
+
+def _text(*parts, terminal=False):
+    stream = io.StringIO()
+    console = Console(file=stream, soft_wrap=True, force_terminal=terminal, width=80)
+    for part in parts:
+        console.print(part)
+    return stream.getvalue()
+
+
+def test_a_failing_scan():
+    header = render.header(MODEL, IMAGES, device="cpu", profile="standard", seed=0)
+    report = _report(PASSED, FAILED, UNDECIDED, BROKEN)
+    assert _text(header, *map(render.finding, report.findings), render.verdict(report)) == (
+        """\
+fixture:badencoder
+  resnet(basic, width 16) · 0.31 M parameters · 32 px · embedding 128
+  352 procedural images · profile standard · seed 0 · cpu
+  note: 3x3 stem: stride 1 assumed
+EC001     passed       Weights are finite.  0.2 s
+          non_finite_weights 0 (at most 0)
+EC202     failed       No trigger collapses the embeddings.  1.3 s
+          stamped_cosine 0.9981
+          gain 0.9961 (at most 0.9)
+          a 5x5 patch at (27, 27), 2.4 % of the image, makes 256 unseen images 0.998 alike
+          witness: out dir/EC202/witness.safetensors
+EC101     inconclusive Embeddings point in different directions.  0.0 s
+          bring better images
+ACME1     error        It holds.  0.0 s
+          ZeroDivisionError: division by zero
+          | check_acme.py:3: in check_it
+          |     1 / 0
+FAILED  1 passed, 1 failed, 1 inconclusive, 1 error  in 12.3 s
+See the trigger work again:
+  encodercheck replay 'out dir/EC202/witness.safetensors' fixture:badencoder
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("findings", "strict", "start"),
+    [
+        ([PASSED], False, "PASSED  1 passed"),
+        ([PASSED, UNDECIDED], False, "PASSED  1 passed, 1 inconclusive"),
+        ([PASSED, UNDECIDED], True, "NO VERDICT (--strict)"),
+        ([UNDECIDED], False, "NO VERDICT (inconclusive)"),
+        ([PASSED, BROKEN], False, "NO VERDICT (error)"),
+        ([], False, "NO VERDICT (inconclusive)"),
+    ],
+)
+def test_the_verdict_never_sounds_better_than_the_exit_code(findings, strict, start):
+    report = _report(*findings, strict=strict)
+    assert _text(render.verdict(report)).startswith(start)
+    assert ("NO VERDICT" in start) == (report.exit_code == 2)
+
+
+def test_names_from_files_cannot_control_the_terminal():
+    hostile = "evil\x1b[2J\x07\u202ename"
+    model = {**MODEL, "path": hostile, "notes": [hostile], "architecture": hostile}
+    text = _text(
+        render.header(model, IMAGES, device="cpu", profile="quick", seed=0),
+        render.finding(Finding(hostile, hostile, "low", Outcome.ERROR, hostile, title=hostile)),
+        terminal=False,
+    )
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+
+
+def test_a_value_is_never_rounded_to_the_limit_it_misses():
+    assert render.number(0.99964) == "0.9996"
+    assert render.number(256.0) == "256"
+    assert render.number(math.nan) == "nan"
+    assert render.number(0.0312) == "0.0312"
+
+
+def test_one_report_is_an_object():
+    document = json.loads(render_json.render([_report(PASSED, FAILED)]))
+    assert document["schema"] == "encodercheck.report/1"
+    assert document["outcome"] == "failed"
+    assert document["exit_code"] == 1
+    assert document["findings"][1]["measurements"][1] == {
+        "name": "gain",
+        "value": 0.9961,
+        "limit": 0.9,
+        "direction": "at_most",
+        "outcome": "failed",
+    }
+    assert {"model", "images", "seed", "device", "versions", "seconds"} <= set(document)
+
+
+def test_json_has_no_nan():
+    nan = Finding("X", "x", "low", Outcome.FAILED, measurements=(Measurement("v", math.nan, 1.0),))
+    document = render_json.render([_report(nan)])
+    assert json.loads(document, parse_constant=pytest.fail)
+
+
+def test_several_reports_are_a_list():
+    document = json.loads(render_json.render([_report(PASSED), _report(FAILED)]))
+    assert [report["outcome"] for report in document["reports"]] == ["passed", "failed"]
