@@ -110,13 +110,13 @@ class Encoder:
         if images.requires_grad and torch.is_grad_enabled():
             if len(images) <= self.batch_size:
                 return self._forward(images)
-            chunks = images.split(self.batch_size)
+            chunks = torch.split(images, self.batch_size)
             return torch.cat(
                 [checkpoint(self._forward, chunk, use_reentrant=False) for chunk in chunks]
             )
         with torch.no_grad():
             return self.halving(
-                lambda: torch.cat([self._forward(c) for c in images.split(self.batch_size)])
+                lambda: torch.cat([self._forward(c) for c in torch.split(images, self.batch_size)])
             )
 
     def halving(self, function: Callable[[], T]) -> T:
@@ -155,7 +155,7 @@ class Encoder:
         }
 
     def _forward(self, images: Tensor) -> Tensor:
-        embeddings = self.module((images - self._mean) / self._std)
+        embeddings: Tensor = self.module((images - self._mean) / self._std)
         return embeddings.flatten(1).float()
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from encodercheck.errors import ConfigError
-from encodercheck.harness import runner
 from encodercheck.harness.listener import Listener, SilentListener
 from encodercheck.harness.packs import installed_packs
+from encodercheck.harness.runner import builtin_suite, run_suite
 from encodercheck.harness.state import ScanState
 from encodercheck.images import source
 from encodercheck.loading import load
@@ -43,17 +43,20 @@ def prepare(
 ) -> ScanState:
     """Load ``model`` and the images for a scan with them.
 
-    ``model`` is a .safetensors file, a folder, ``fixture:NAME``, or an Encoder; ``images`` a folder, or
-    None for the embedded generator; ``building`` hears how far the generation of a fixture is.
+    ``model`` is a .safetensors file, a folder, ``fixture:NAME``, or an Encoder; ``images`` a
+    folder, or None for the embedded generator; ``building`` hears how far the generation of a
+    fixture is.
 
     Raises:
         EncoderCheckError: the model, the images or an option is unusable; the message says why.
     """
     if profile not in PROFILES:
         raise ConfigError(f"profile {profile!r}: choose one of {', '.join(PROFILES)}")
-    encoder = model if not isinstance(model, str | Path) else load(
-        resolve(str(model), building), arch=arch, image_size=image_size, mean=mean, std=std, device=device
-    )  # fmt: skip
+    if isinstance(model, str | Path):
+        path = resolve(str(model), building)
+        encoder = load(path, arch=arch, image_size=image_size, mean=mean, std=std, device=device)
+    else:
+        encoder = model
     effort = PROFILES[profile]
     count = effort.search + effort.held_out
     image_set = source.collect(images, count, size=encoder.image_size, seed=seed)
@@ -96,8 +99,8 @@ def scan(
 ) -> Report:
     """Run the suite on ``model`` and report what it found.
 
-    ``checks`` are further files or folders of ``check_*.py``; ``keyword`` selects as pytest's ``-k``
-    does; witnesses are written under ``artifacts``, or nowhere.
+    ``checks`` are further files or folders of ``check_*.py``; ``keyword`` selects as pytest's
+    ``-k`` does; witnesses are written under ``artifacts``, or nowhere.
 
     Raises:
         EncoderCheckError: there is nothing to report, because the model, the images or an
@@ -130,7 +133,7 @@ def run(
 ) -> Report:
     """Run the suite on what :func:`prepare` returned."""
     started = time.monotonic() if started is None else started
-    findings = runner.run_suite(
+    findings = run_suite(
         state, paths=suite(checks), keyword=keyword, listener=listener or SilentListener()
     )
     return Report(
@@ -148,7 +151,7 @@ def run(
 
 def suite(checks: Sequence[str | Path] = ()) -> list[Path]:
     """Return where checks are collected from: the built-in suite, installed packs, ``checks``."""
-    return [runner.builtin_suite(), *installed_packs(), *(Path(path) for path in checks)]
+    return [builtin_suite(), *installed_packs(), *(Path(path) for path in checks)]
 
 
 def versions() -> dict[str, str]:

@@ -33,7 +33,11 @@ class Trigger:
     def __post_init__(self) -> None:
         """Refuse tensors that no image could be stamped with."""
         size = tuple(self.mask.shape[1:])
-        if self.mask.ndim != 3 or self.mask.shape[0] != 1 or tuple(self.pattern.shape) != (3, *size):
+        if (
+            self.mask.ndim != 3
+            or self.mask.shape[0] != 1
+            or tuple(self.pattern.shape) != (3, *size)
+        ):
             raise ValueError(
                 "a trigger is a mask (1, H, W) and a pattern (3, H, W), "
                 f"not {tuple(self.mask.shape)} and {tuple(self.pattern.shape)}"

@@ -33,7 +33,7 @@ class Witness:
     """A trigger and what it was measured to do to images that it was not searched on.
 
     ``cosine`` is the mean pairwise cosine of ``count`` images with the trigger on them, ``base``
-    that of the same images without; ``examples`` (K, 3, H, W) in [0, 1] are some of them, unstamped.
+    that of the same images without; ``examples`` (K, 3, H, W) in [0, 1] are some of the images.
     """
 
     trigger: Trigger
@@ -124,7 +124,9 @@ class Witness:
         except LoadError as error:
             raise WitnessError(str(error)) from error
         except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
-            raise WitnessError(f"{path}: a damaged witness ({error}); scan the model again") from error
+            raise WitnessError(
+                f"{path}: a damaged witness ({error}); scan the model again"
+            ) from error
 
 
 def picture(witness: Witness) -> Image.Image:

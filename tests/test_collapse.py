@@ -107,9 +107,7 @@ def test_triggers_in_one_pass_equal_triggers_one_by_one(batch_size, count):
     generator = torch.Generator().manual_seed(count)
     images = torch.rand(5, 3, 8, 8, generator=generator)
     triggers = [
-        Trigger(
-            torch.rand(1, 8, 8, generator=generator), torch.rand(3, 8, 8, generator=generator)
-        )
+        Trigger(torch.rand(1, 8, 8, generator=generator), torch.rand(3, 8, 8, generator=generator))
         for _ in range(count)
     ]
     together = collapse.stamped_cosines(encoder, triggers, images)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from encodercheck.report import Direction, Measurement, Outcome, exit_code, overall
 
-P, F, I, E = Outcome.PASSED, Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.ERROR
+P, F, U, E = Outcome.PASSED, Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.ERROR
 
 
 @pytest.mark.parametrize(
@@ -18,14 +18,14 @@ P, F, I, E = Outcome.PASSED, Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.ERROR
         ([], 2, 2),
         ([P], 0, 0),
         ([F], 1, 1),
-        ([I], 2, 2),
+        ([U], 2, 2),
         ([E], 2, 2),
-        ([P, I], 0, 2),
+        ([P, U], 0, 2),
         ([P, E], 2, 2),
         ([P, F], 1, 1),
         ([F, E], 1, 1),
-        ([I, E], 2, 2),
-        ([P, F, I, E], 1, 1),
+        ([U, E], 2, 2),
+        ([P, F, U, E], 1, 1),
     ],
 )
 def test_exit_codes(outcomes, code, strict_code):

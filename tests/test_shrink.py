@@ -122,7 +122,7 @@ def test_projection_keeps_the_budget_and_changes_nothing_within_it(seed, budget,
     masks = torch.rand(count, 1, 8, 8, generator=generator) + shift
     projected = inversion.project(masks, budget)
     assert float(projected.mean((1, 2, 3)).max()) <= budget + 1e-4
-    assert 0 <= float(projected.min())
+    assert float(projected.min()) >= 0
     assert float(projected.max()) <= 1
     torch.testing.assert_close(inversion.project(projected, budget), projected, atol=1e-4, rtol=0)
     within = masks.clamp(0, 1)

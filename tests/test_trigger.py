@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from encodercheck.trigger import Trigger, stamp
 
+EITHER = st.booleans()
+
 
 @st.composite
-def triggers(draw, additive=st.booleans()):
+def triggers(draw, additive=EITHER):
     size = draw(st.integers(2, 12))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     mask = torch.rand(1, size, size, generator=generator)

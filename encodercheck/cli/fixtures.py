@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Clean and poisoned encoders, generated and certified.", no_args_is_help=True)
+app = typer.Typer(
+    help="Clean and poisoned encoders, generated and certified.", no_args_is_help=True
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME[@SEED]", help="As `fixtures list` has them.")]
 

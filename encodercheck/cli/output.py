@@ -58,4 +58,6 @@ def require_writable_folder(folder: Path) -> None:
             pass
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"{folder}: cannot be written to ({reason}); name another place") from error
+        raise OutputError(
+            f"{folder}: cannot be written to ({reason}); name another place"
+        ) from error

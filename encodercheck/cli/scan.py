@@ -29,7 +29,8 @@ def command(
     images: options.Images = None,
     checks: options.Checks = None,
     keyword: Annotated[
-        str, typer.Option("-k", metavar="EXPR", help="Run the checks that match, as pytest -k does.")
+        str,
+        typer.Option("-k", metavar="EXPR", help="Run the checks that match, as pytest -k does."),
     ] = "",
     profile: options.Profile = options.ProfileName.standard,
     arch: options.Arch = None,
@@ -39,7 +40,8 @@ def command(
     device: options.Device = options.DeviceName.auto,
     seed: options.Seed = 0,
     json: Annotated[
-        Path | None, typer.Option("--json", metavar="F", help="Write the report as JSON; - is stdout.")
+        Path | None,
+        typer.Option("--json", metavar="F", help="Write the report as JSON; - is stdout."),
     ] = None,
     artifacts: Annotated[
         Path, typer.Option(metavar="DIR", help="Where the witnesses of failed checks go.")
@@ -162,4 +164,3 @@ def _existing_parent(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
-

@@ -55,7 +55,13 @@ def _decode(files: Iterator[Path], size: int) -> Iterator[Tensor | None]:
         try:
             with Image.open(file) as image:
                 fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
-        except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            UnidentifiedImageError,
+            Image.DecompressionBombError,
+        ):
             yield None
             continue
         yield torch.from_numpy(np.array(fitted)).permute(2, 0, 1).float() / 255

@@ -1,8 +1,8 @@
 """The trigger battery: canonical triggers, tried one by one without any optimisation.
 
-Patches of several sizes, colours and places as in BadEncoder (Jia et al., S&P 2022) and the frequency
-triggers of CTRL (Li et al., ICCV 2023). A hit raises an alarm; no hit clears nobody, because
-the real trigger need not be in the battery.
+Patches of several sizes, colours and places as in BadEncoder (Jia et al., S&P 2022) and the
+frequency triggers of CTRL (Li et al., ICCV 2023). A hit raises an alarm; no hit clears nobody,
+because the real trigger need not be in the battery.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Hit:
 
 
 def triggers(size: int, *, seed: int = 0) -> list[Trigger]:
-    """Return the battery for images of ``size`` x ``size`` pixels; the seed draws the noise ones."""
+    """Return the battery for images of ``size`` x ``size`` pixels; ``seed`` draws the noise."""
     return [*_patches(size, seed), *_frequencies(size)]
 
 
@@ -125,5 +125,3 @@ def dct_wave(size: int, vertical: int, horizontal: int) -> Tensor:
     column = torch.cos(math.pi / DCT_BLOCK * position * vertical)
     row = torch.cos(math.pi / DCT_BLOCK * position * horizontal)
     return column.view(-1, 1) * row
-
-

@@ -44,7 +44,8 @@ def effective_rank(embeddings: Tensor) -> Tensor:
     """
     values = torch.linalg.svdvals(embeddings)
     shares = values / values.sum(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
-    return torch.special.entr(shares).sum(-1).exp()
+    entropy: Tensor = torch.special.entr(shares).sum(-1)
+    return entropy.exp()
 
 
 def uniformity(embeddings: Tensor, t: float = 2.0) -> Tensor:
@@ -90,8 +91,8 @@ def require_spread(mean: float, count: int) -> None:
     """
     if not mean <= NEARLY_PARALLEL:
         raise CheckInconclusive(
-            f"unstamped embeddings are already nearly parallel (mean cosine {mean:.3f} over {count} "
-            "images): bring images of the kind this encoder was trained on, with --images"
+            f"unstamped embeddings are already nearly parallel (mean cosine {mean:.3f} over "
+            f"{count} images): bring images of the kind this encoder was trained on, with --images"
         )
 
 

@@ -42,7 +42,8 @@ def minimise(
     """Shrink each of the ``warm`` triggers while ``images`` (N, 3, H, W) in [0, 1] stay alike.
 
     Minimises ``-mean_cosine + lambda * |mask|_1`` (equation 3), with mask and pattern through tanh
-    and lambda multiplied or divided by 5 after more than 5 steps in a row above or below the target.
+    and lambda multiplied or divided by 5 after more than 5 steps in a row above or below the
+    target.
 
     Returns:
         The smallest trigger of each restart that reached the target, the smallest first.

@@ -16,7 +16,7 @@ def non_finite_weights(encoder: Encoder) -> int:
 
 
 def difference(first: Tensor, second: Tensor) -> float:
-    """Return the largest distance between two embeddings (N, D) of one image, relative to their length.
+    """Return the largest relative distance between two embeddings (N, D) of the same images.
 
     NaN where an embedding is not finite.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -136,7 +137,7 @@ def cosines_and_gradients(
     """
     together = max(1, encoder.batch_size // len(images))
     parts = []
-    for group in zip(masks.split(together), patterns.split(together), strict=True):
+    for group in zip(torch.split(masks, together), torch.split(patterns, together), strict=True):
         mask, pattern = (tensor.detach().requires_grad_() for tensor in group)
         stamped = stamp(images, mask.unsqueeze(1), pattern.unsqueeze(1))
         embeddings = encoder(stamped.flatten(0, 1)).view(len(mask), len(images), -1)
@@ -179,7 +180,7 @@ def _ascend(
     step = 0
     for step, batch in zip(range(1, steps + 1), batches(images, BATCH, generator), strict=False):
         cosines, masks.grad, patterns.grad = encoder.halving(
-            lambda batch=batch: cosines_and_gradients(encoder, batch, masks, patterns)
+            partial(cosines_and_gradients, encoder, batch, masks, patterns)
         )
         progress(step, steps, f"best cosine {float(cosines.max()):.3f}")
         if float(cosines.max()) >= found:

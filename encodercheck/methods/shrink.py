@@ -73,9 +73,7 @@ def _stages(encoder: Encoder, trigger: Trigger, images: Tensor, goal: float) -> 
             pieces *= 2
 
 
-def _weaken(
-    encoder: Encoder, trigger: Trigger, images: Tensor, goal: float
-) -> Iterator[Trigger]:
+def _weaken(encoder: Encoder, trigger: Trigger, images: Tensor, goal: float) -> Iterator[Trigger]:
     """Yield the trigger at the least of 16 strengths that reaches the goal."""
     for strength in torch.linspace(0, 1, STRENGTHS + 1)[1:-1]:
         weaker = _with_mask(trigger, trigger.mask * strength)
@@ -84,10 +82,8 @@ def _weaken(
             return
 
 
-def _binarise(
-    encoder: Encoder, trigger: Trigger, images: Tensor, goal: float
-) -> Trigger | None:
-    """Return the trigger on its few heaviest pixels, fully opaque, or None if none reaches the goal."""
+def _binarise(encoder: Encoder, trigger: Trigger, images: Tensor, goal: float) -> Trigger | None:
+    """Return the trigger on its few heaviest pixels, opaque, or None if none reaches the goal."""
     weights = trigger.mask.flatten()
     order = weights.argsort(descending=True)
     candidates = []
@@ -123,13 +119,15 @@ def _drop_pieces(
     order = sorted(range(len(parts)), key=lambda i: -cosines[i])
     if cosines[order[0]] < goal:
         return None
-    return _drop_most(encoder, trigger, images, goal, [parts[i] for i in order]) or without[order[0]]
+    return (
+        _drop_most(encoder, trigger, images, goal, [parts[i] for i in order]) or without[order[0]]
+    )
 
 
 def _drop_most(
     encoder: Encoder, trigger: Trigger, images: Tensor, goal: float, parts: list[Tensor]
 ) -> Trigger | None:
-    """Drop the first half of ``parts``, or a quarter, ...: the most that the goal allows at once."""
+    """Drop the first half of ``parts``, or a quarter, ...: the most that the goal allows."""
     count = len(parts) // 2
     while count > 1:
         candidate = _with_mask(trigger, _dropped(trigger.mask, parts[:count]))

@@ -108,9 +108,7 @@ def verdict(report: Report) -> Text:
     return text
 
 
-def replayed(
-    saved: Witness, measured: Witness, *, same_model: bool, reproduced: bool
-) -> Text:
+def replayed(saved: Witness, measured: Witness, *, same_model: bool, reproduced: bool) -> Text:
     """Say what a saved trigger did the first time, and what it does now."""
     text = Text(f"saved:    {printable(saved.sentence())}\n")
     text.append(f"replayed: {printable(measured.sentence())}\n")
