@@ -1,0 +1,1 @@
+"""Where checks are run: pytest fixtures, the recorder and the hermetic runner."""

@@ -1,0 +1,107 @@
+"""The pytest fixtures that checks ask for. None of them lets a check spoil the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from encodercheck.harness.artifacts import Artifacts
+from encodercheck.harness.measure import Measure
+from encodercheck.harness.record import RECORD, CheckRecord
+from encodercheck.harness.state import SCAN, Scan
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from encodercheck.encoder import Encoder
+    from encodercheck.images.split import CleanSplit
+    from encodercheck.methods.inversion import Inversion
+    from encodercheck.profiles import Profile
+    from encodercheck.progress import Progress
+    from encodercheck.trigger import Trigger
+
+
+def _scan(request: pytest.FixtureRequest) -> Scan:
+    return request.config.stash[SCAN]
+
+
+def _record(request: pytest.FixtureRequest) -> CheckRecord:
+    record: CheckRecord | None = request.node.stash.get(RECORD, None)
+    if record is None:
+        pytest.fail(
+            f"{request.fixturename!r} is a fixture of encodercheck: only checks can use it, "
+            "functions called check_* in files called check_*.py"
+        )
+    return record
+
+
+@pytest.fixture
+def encoder(request: pytest.FixtureRequest) -> Encoder:
+    """A copy of the encoder under test: call it on images (N, 3, H, W) in [0, 1]."""
+    return _scan(request).state.encoder.copy()
+
+
+@pytest.fixture
+def images(request: pytest.FixtureRequest) -> Tensor:
+    """Clean images (N, 3, H, W) in [0, 1] that no trigger was searched on."""
+    return _scan(request).state.split.held_out.clone()
+
+
+@pytest.fixture
+def clean_split(request: pytest.FixtureRequest) -> CleanSplit:
+    """Clean images, ``.search`` to look for triggers on and ``.held_out`` to score them on."""
+    return _scan(request).state.split.clone()
+
+
+@pytest.fixture
+def inversion(request: pytest.FixtureRequest) -> Inversion:
+    """All that budget inversion found; computed once per scan."""
+    scan = _scan(request)
+    return scan.inversion(scan.progress_of(_record(request).info))
+
+
+@pytest.fixture
+def trigger(inversion: Inversion) -> Trigger:
+    """The trigger within 3 % of the image that makes embeddings most alike; once per scan."""
+    return inversion.trigger
+
+
+@pytest.fixture
+def measure(request: pytest.FixtureRequest) -> Measure:
+    """Record a value: ``measure(name, value, at_least=..., at_most=...)``."""
+    return Measure(_record(request), _scan(request).state.limits)
+
+
+@pytest.fixture
+def artifacts(request: pytest.FixtureRequest) -> Iterator[Artifacts]:
+    """Keep a witness, or files of the check's own in ``artifacts.directory``."""
+    own = Artifacts(_record(request), _scan(request).state)
+    yield own
+    own.clean()
+
+
+@pytest.fixture
+def progress(request: pytest.FixtureRequest) -> Progress:
+    """Tell whoever watches how far the check is: ``progress(step, total, note)``."""
+    return _scan(request).progress_of(_record(request).info)
+
+
+@pytest.fixture
+def profile(request: pytest.FixtureRequest) -> Profile:
+    """How hard to look: counts of images, restarts and steps."""
+    return _scan(request).state.profile
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of the scan. The global generators are already seeded, check by check."""
+    return _scan(request).state.seed
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where the encoder computes."""
+    return _scan(request).state.device

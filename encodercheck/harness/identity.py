@@ -1,0 +1,109 @@
+"""Which check a pytest item is: its marker, id and severity."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from encodercheck.errors import ConfigError
+from encodercheck.harness.listener import CheckInfo
+
+PREFIX = "check_"
+SEVERITIES = ("info", "low", "medium", "high", "critical")
+MARKER = "check(id, *, severity): the id and severity of an encodercheck check"
+ID = re.compile(r"\w[\w.-]*")
+
+
+class CheckModule(pytest.Module):
+    """A file of checks: the functions called ``check_*`` are collected."""
+
+    def funcnamefilter(self, name: str) -> bool:
+        """Take checks, and what the user's own pytest would take."""
+        return name.startswith(PREFIX) or super().funcnamefilter(name)
+
+
+def is_check(item: pytest.Item) -> bool:
+    """Tell a check from a test that is collected beside it."""
+    return item.name.startswith(PREFIX) and item.getparent(CheckModule) is not None
+
+
+def check_info(item: pytest.Item) -> CheckInfo:
+    """Return what the marker, the name and the docstring say of a check.
+
+    Raises:
+        ConfigError: the marker is malformed, or the function is asynchronous.
+    """
+    name = function_name(item)
+    function = getattr(item, "function", None)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigError(f"{place(item)}: a check is a plain function, not an async one")
+    id_, severity = _marked(item, name)
+    documentation = inspect.getdoc(function) if function is not None else None
+    return CheckInfo(
+        id=id_ + item.name.removeprefix(name),
+        check=item.nodeid,
+        title=(documentation or "").partition("\n")[0],
+        severity=severity,
+    )
+
+
+def require_distinct(items: Iterable[tuple[str, str]]) -> None:
+    """Refuse two checks with one id, given as (id, place).
+
+    Raises:
+        ConfigError: naming both places.
+    """
+    places: dict[str, str] = {}
+    for id_, where in items:
+        first = places.setdefault(id_, where)
+        if first != where:
+            raise ConfigError(
+                f"check id {id_}: taken by {first} and by {where}; "
+                'give one of them another with @pytest.mark.check("...")'
+            )
+
+
+def base_id(info: CheckInfo) -> str:
+    """Return the id without the parameters."""
+    return info.id.partition("[")[0]
+
+
+def place(item: pytest.Item) -> str:
+    """Say where a check is defined, as ``checks/check_a.py::check_b``."""
+    return f"{shown(item.path)}::{function_name(item)}"
+
+
+def function_name(item: pytest.Item) -> str:
+    """Return the item's name without the parameters."""
+    return str(getattr(item, "originalname", None) or item.name)
+
+
+def shown(path: Path) -> str:
+    """Return a path as short as it can be read from the working directory."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _marked(item: pytest.Item, name: str) -> tuple[str, str]:
+    marker = item.get_closest_marker("check")
+    arguments = marker.args if marker else ()
+    options = dict(marker.kwargs) if marker else {}
+    severity = options.pop("severity", "medium")
+    if options or len(arguments) > 1:
+        raise ConfigError(f"{place(item)}: write @pytest.mark.check(id, severity=...)")
+    id_ = arguments[0] if arguments else name.removeprefix(PREFIX)
+    if not isinstance(id_, str) or not ID.fullmatch(id_):
+        raise ConfigError(
+            f"{place(item)}: check id {id_!r}: use letters, digits, dots, dashes and underscores"
+        )
+    if severity not in SEVERITIES:
+        raise ConfigError(
+            f"{place(item)}: severity {severity!r}: choose one of {', '.join(SEVERITIES)}"
+        )
+    return id_, severity
