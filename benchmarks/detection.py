@@ -16,12 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from encodercheck.fixtures import network, pretraining
-from encodercheck.fixtures.recipes import Pretraining
-
 import encodercheck
 from encodercheck import fixtures
 from encodercheck.cache import atomic_write_bytes, atomic_write_text, cache_dir
+from encodercheck.fixtures import network, pretraining
+from encodercheck.fixtures.recipes import Pretraining
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -7,7 +7,7 @@ Scan a pre-trained encoder for backdoors::
     report = encodercheck.scan("model.safetensors")
     print(report.outcome, report.exit_code)
 
-The names below are loaded when they are first used, so that importing the package stays free of torch.
+The names below are loaded when they are first used: importing the package does not import torch.
 """
 
 from __future__ import annotations

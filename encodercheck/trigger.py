@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -81,16 +80,17 @@ class Trigger:
     def describe(self) -> str:
         """Say what the trigger is and where, as "a 5x5 patch at (27, 27), 2.4 % of the image".
 
-        The place is (row, column) of the top left corner, counted from zero.
+        The place is (row, column) of the top left corner of its box, counted from zero; a mask that
+        fills less than half of its box is a speckle.
         """
         share = f"{100 * self.pl1:.2g} % of the image"
         if self.additive:
             largest = float((self.mask * self.pattern).abs().max())
             return f"a pattern added to every pixel (at most {255 * largest:.0f}/255 each)"
         top, left, height, width = self.box
-        if math.isclose(float(self.mask.sum()), height * width, rel_tol=0.02):
-            return f"a {height}x{width} patch at ({top}, {left}), {share}"
-        return f"a {height}x{width} speckle at ({top}, {left}), {share}"
+        dense = float(self.mask.sum()) >= height * width / 2
+        what = "patch" if dense else "speckle"
+        return f"a {height}x{width} {what} at ({top}, {left}), {share}"
 
 
 def stamp(images: Tensor, mask: Tensor, pattern: Tensor, *, additive: bool = False) -> Tensor:

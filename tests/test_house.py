@@ -24,7 +24,11 @@ FORBIDDEN = {
     "encodercheck.trigger": ["encodercheck.methods", "encodercheck.harness"],
     "encodercheck.methods": ["encodercheck.harness", "encodercheck.render", "encodercheck.report"],
     "encodercheck.checks": ["encodercheck.harness", "encodercheck.render", "encodercheck.report"],
-    "encodercheck.fixtures": ["encodercheck.checks", "encodercheck.methods", "encodercheck.harness"],
+    "encodercheck.fixtures": [
+        "encodercheck.checks",
+        "encodercheck.methods",
+        "encodercheck.harness",
+    ],
     "encodercheck.render": ["encodercheck.methods", "encodercheck.harness", "encodercheck.images"],
     "encodercheck.harness": ["encodercheck.render", "encodercheck.fixtures", "encodercheck.checks"],
 }

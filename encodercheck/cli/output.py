@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,10 +25,10 @@ def console(*, stderr: bool = False) -> Iterator[Console]:
     """
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    copy = os.fdopen(os.dup(stream.fileno()), "w", encoding="utf-8", errors="replace")
-    with copy:
-        yield Console(file=copy, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    from encodercheck.harness.listener import uncaptured_stream
+
+    with uncaptured_stream(2 if stderr else 1) as stream:
+        yield Console(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def require_writable(path: Path | None) -> None:

@@ -42,7 +42,8 @@ def effective_rank(embeddings: Tensor) -> Tensor:
     RankMe (Garrido et al., ICML 2023, equation 1): the exponential of the entropy of the
     normalised singular values.
     """
-    values = torch.linalg.svdvals(embeddings)
+    # On the CPU: there is no such decomposition on MPS, and this one is small.
+    values = torch.linalg.svdvals(embeddings.cpu())
     shares = values / values.sum(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
     entropy: Tensor = torch.special.entr(shares).sum(-1)
     return entropy.exp()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from encodercheck.encoder import Encoder
 from encodercheck.methods import collapse
+from encodercheck.methods.adam import Adam
 from encodercheck.methods.inversion import BATCH, batches, cosines_and_gradients
 from encodercheck.progress import Progress, silent
 from encodercheck.trigger import Trigger
@@ -57,8 +58,7 @@ def minimise(
     search = _Search(warm, encoder.device, floor=1e-5 if encoder.image_size < 64 else 1e-7)
     drawn = batches(images, BATCH, torch.Generator().manual_seed(seed))
     for step, batch in zip(range(steps), drawn, strict=False):
-        search.optimiser.param_groups[0]["lr"] = LEARNING_RATES[3 * step // steps]
-        search.step(encoder, batch, target)
+        search.step(encoder, batch, target, LEARNING_RATES[3 * step // steps])
         progress(step + 1, steps, f"smallest mask {100 * search.smallest():.2g} %")
     return search.successes()
 
@@ -89,7 +89,7 @@ class _Search:
     def __init__(self, warm: Sequence[Trigger], device: torch.device, floor: float) -> None:
         self.mask = _to_tanh(torch.stack([trigger.mask for trigger in warm])).to(device)
         self.pattern = _to_tanh(torch.stack([trigger.pattern for trigger in warm])).to(device)
-        self.optimiser = torch.optim.Adam([self.mask, self.pattern], betas=(0.5, 0.9))
+        self.adam = Adam([self.mask, self.pattern])
         self.floor = floor
         self.weight = torch.full((len(warm), 1, 1, 1), LAMBDA_START, device=device)
         self.run = torch.zeros(len(warm), dtype=torch.long, device=device)
@@ -97,7 +97,7 @@ class _Search:
         self.best_mask = torch.ones_like(self.mask)
         self.best_pattern = torch.zeros_like(self.pattern)
 
-    def step(self, encoder: Encoder, images: Tensor, target: float) -> None:
+    def step(self, encoder: Encoder, images: Tensor, target: float, learning_rate: float) -> None:
         masks, patterns = _from_tanh(self.mask), _from_tanh(self.pattern)
         cosines, mask_gradients, pattern_gradients = encoder.halving(
             lambda: cosines_and_gradients(encoder, images, masks, patterns)
@@ -105,9 +105,9 @@ class _Search:
         self._keep(cosines >= target, masks, patterns)
         self._adapt(cosines >= target)
         # The chain rule through (tanh(u) + 1) / 2, whose slope is 2 v (1 - v).
-        self.mask.grad = (self.weight - mask_gradients) * 2 * masks * (1 - masks)
-        self.pattern.grad = -pattern_gradients * 2 * patterns * (1 - patterns)
-        self.optimiser.step()
+        mask_gradients = (self.weight - mask_gradients) * 2 * masks * (1 - masks)
+        pattern_gradients = -pattern_gradients * 2 * patterns * (1 - patterns)
+        self.adam.descend([mask_gradients, pattern_gradients], learning_rate)
 
     def _keep(self, reached: Tensor, masks: Tensor, patterns: Tensor) -> None:
         pl1 = masks.mean((1, 2, 3))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from encodercheck.encoder import Encoder
 from encodercheck.methods import battery, collapse
+from encodercheck.methods.adam import Adam
 from encodercheck.profiles import Profile
 from encodercheck.progress import Progress, silent
 from encodercheck.trigger import Trigger, stamp
@@ -176,16 +177,16 @@ def _ascend(
     """Maximise every restart's mean cosine by projected Adam, until one is above ``found``."""
     masks = project(masks.to(encoder.device), budget)
     patterns = patterns.to(encoder.device, copy=True)
-    optimiser = torch.optim.Adam([masks, patterns], LEARNING_RATE, betas=(0.5, 0.9), maximize=True)
+    adam = Adam([masks, patterns])
     step = 0
     for step, batch in zip(range(1, steps + 1), batches(images, BATCH, generator), strict=False):
-        cosines, masks.grad, patterns.grad = encoder.halving(
+        cosines, *gradients = encoder.halving(
             partial(cosines_and_gradients, encoder, batch, masks, patterns)
         )
         progress(step, steps, f"best cosine {float(cosines.max()):.3f}")
         if float(cosines.max()) >= found:
             break
-        optimiser.step()
+        adam.descend([-gradient for gradient in gradients], LEARNING_RATE)
         masks.copy_(project(masks, budget))
         patterns.clamp_(0, 1)
     return masks, patterns, step

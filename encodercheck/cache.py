@@ -1,0 +1,96 @@
+"""Where results and fixtures are kept, and how a file is written: whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from encodercheck.errors import OutputError
+
+_ENVIRONMENT = "ENCODERCHECK_CACHE"
+
+
+def cache_dir() -> Path:
+    """Return the cache folder: ``ENCODERCHECK_CACHE`` where set, else the user's cache.
+
+    The folder need not exist yet.
+    """
+    chosen = os.environ.get(_ENVIRONMENT)
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("encodercheck", False))
+
+
+def make_folder(path: Path) -> Path:
+    """Create ``path`` and its parents where they are missing, and return it.
+
+    Raises:
+        OutputError: the folder cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: {_reason(error)}; set {_ENVIRONMENT} or free it") from error
+    return path
+
+
+def content_hash(value: Any) -> str:
+    """Return the SHA-256, in hexadecimal, of bytes, or of a value as canonical JSON."""
+    if not isinstance(value, bytes):
+        value = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(value).hexdigest()
+
+
+def atomic_write_text(path: Path | str, text: str) -> None:
+    """Write UTF-8 text; see :func:`atomic_write_bytes`."""
+    atomic_write_bytes(path, text.encode())
+
+
+def atomic_write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a file so that readers see the old content or the new, and never a part.
+
+    The folder must exist.
+
+    Raises:
+        OutputError: the file cannot be written; what was there before is untouched.
+    """
+    path = Path(path)
+    try:
+        _replace(path, data)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({_reason(error)}); choose another place"
+        ) from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    # In the same folder: a rename is atomic only within one file system.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(_mode(path))
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions of the file at ``path``, or those that a new file would get."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
