@@ -35,7 +35,7 @@ def main() -> None:
         console.print(Text(f"$ encodercheck scan {MODEL}\n", style="bold"))
         console.print(
             render.header(
-                {**state.encoder.describe(), "path": MODEL},
+                state.encoder.describe(),
                 state.image_set,
                 device=str(state.encoder.device),
                 profile=state.profile.name,
@@ -44,7 +44,6 @@ def main() -> None:
         )
         with listening(console) as listener:
             report = scanning.run(state, listener=listener)
-        report.model["path"] = MODEL
         console.print(render.verdict(report))
         picture = WEB_FONTS.sub("", console.export_svg(title="encodercheck"))
         shown = "encodercheck-artifacts/badencoder"

@@ -5,7 +5,7 @@ import pytest
 from encodercheck.methods import decree
 from encodercheck.methods.shrink import shrink
 
-WARM_STARTS = 6
+WARM_STARTS = 4
 # The published threshold, 0.1, belongs to single random starts on ImageNet-sized encoders. Warm
 # starts find smaller masks, on clean encoders too: there 0.1 would raise false alarms.
 LIMIT = 0.03

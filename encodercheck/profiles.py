@@ -26,8 +26,8 @@ class Profile:
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("quick", 96, 128, restarts=10, steps=30, decree_steps=60, battery_images=12),
-        Profile("standard", 96, 256, restarts=12, steps=40, decree_steps=120, battery_images=16),
+        Profile("quick", 96, 128, restarts=8, steps=25, decree_steps=40, battery_images=8),
+        Profile("standard", 96, 256, restarts=12, steps=40, decree_steps=100, battery_images=12),
         Profile("thorough", 192, 512, restarts=32, steps=80, decree_steps=300, battery_images=24),
     )
 }

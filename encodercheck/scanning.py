@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,8 @@ def prepare(
     if isinstance(model, str | Path):
         path = resolve(str(model), building)
         encoder = load(path, arch=arch, image_size=image_size, mean=mean, std=std, device=device)
+        # A report says what the user said, not where the cache keeps a fixture.
+        encoder.provenance = replace(encoder.provenance, path=str(model))
     else:
         encoder = model
     effort = PROFILES[profile]

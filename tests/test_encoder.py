@@ -88,6 +88,32 @@ def test_a_copy_cannot_spoil_the_original():
     assert torch.equal(encoder(images), before)
 
 
+def test_folding_changes_nothing_but_the_speed():
+    encoder = _encoder()
+    for buffer in encoder.module[1].buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 2)
+    images = torch.rand(4, 3, 8, 8)
+    folded = encoder.folded()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.module.modules())
+    torch.testing.assert_close(folded(images), encoder(images), atol=1e-5, rtol=1e-4)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in encoder.module.modules())
+
+
+class _Untraceable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.norm(images) if float(images.sum()) > 0 else images
+
+
+def test_what_cannot_be_traced_stays_as_it_is():
+    encoder = Encoder(_Untraceable(), preprocessing=Preprocessing(image_size=8))
+    assert encoder.folded() is encoder
+
+
 def test_a_device_that_is_not_there_is_bad_usage():
     missing = "cuda" if not torch.cuda.is_available() else "mps"
     with pytest.raises(ConfigError, match=missing):

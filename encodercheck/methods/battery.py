@@ -59,6 +59,7 @@ def sift(
     progress: Progress = silent,
 ) -> list[Hit]:
     """Stamp every candidate on ``images`` (N, 3, H, W) in [0, 1]; return the hits, best first."""
+    encoder = encoder.folded()
     hits: list[Hit] = []
     for start in range(0, len(candidates), GROUP):
         group = candidates[start : start + GROUP]

@@ -52,6 +52,7 @@ def minimise(
     Raises:
         CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped.
     """
+    encoder = encoder.folded()
     base = collapse.base_cosine(encoder, images)
     target = base + target_gain * (1 - base)
     images = images.to(encoder.device)

@@ -60,6 +60,7 @@ def invert(
     Raises:
         CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped.
     """
+    encoder = encoder.folded()
     base = collapse.base_cosine(encoder, images)
     images = images.to(encoder.device)
     generator = torch.Generator().manual_seed(seed)

@@ -10,7 +10,7 @@ from encodercheck.weights.spec import ResNetSpec
 class ResNet(nn.Module):
     """A ResNet of any width and depth that ends in the global average pool.
 
-    Images (N, 3, H, W) become embeddings (N, ``spec.embedding_dim``). Names and initial weights are
+    Images (N, 3, H, W) become embeddings (N, ``spec.embedding_dim``). The names are
     torchvision's; its blocks are not used, because to import torchvision takes as long as torch.
     """
 
@@ -27,9 +27,6 @@ class ResNet(nn.Module):
         for stage in range(len(spec.depths)):
             self.add_module(f"layer{stage + 1}", _stage(spec, stage))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed normalised images (N, 3, H, W) as (N, D)."""
