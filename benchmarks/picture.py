@@ -7,6 +7,7 @@ writes docs/scan.svg and docs/witness.png.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import tempfile
@@ -28,10 +29,9 @@ WEB_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        artifacts = Path(folder)
-        state = scanning.prepare(MODEL, artifacts=artifacts)
-        console = Console(record=True, width=112, force_terminal=False, highlight=False)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        state = scanning.prepare(MODEL, artifacts=Path("encodercheck-artifacts/badencoder"))
+        console = Console(record=True, width=124, force_terminal=False, highlight=False)
         console.print(Text(f"$ encodercheck scan {MODEL}\n", style="bold"))
         console.print(
             render.header(
@@ -46,8 +46,7 @@ def main() -> None:
             report = scanning.run(state, listener=listener)
         console.print(render.verdict(report))
         picture = WEB_FONTS.sub("", console.export_svg(title="encodercheck"))
-        shown = "encodercheck-artifacts/badencoder"
-        atomic_write_text(DOCS / "scan.svg", picture.replace(folder, shown))
+        atomic_write_text(DOCS / "scan.svg", picture)
         witness = next(found.witness for found in report.findings if found.witness)
         shutil.copy(Path(witness).with_name(PICTURE_NAME), DOCS / PICTURE_NAME)
 

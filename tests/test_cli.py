@@ -1,6 +1,10 @@
 """The command line in fresh processes: exit codes, one line for what a user did wrong."""
 
+import contextlib
 import json
+import os
+import pty
+import re
 import signal
 import struct
 import subprocess
@@ -167,7 +171,7 @@ def test_images_that_are_all_alike_are_inconclusive(folder, model):
 
 
 def test_a_scan_on_a_pipe_has_no_control_codes_and_repeats_itself(folder, model):
-    command = ["scan", model, "--profile", "quick", "--json", "-"]
+    command = ["scan", model, "--profile", "quick", "-k", "not EC201", "--json", "-"]
     first, again = (run(*command, cwd=folder, FORCE_COLOR="") for _ in range(2))
     assert first.returncode == 0, first
     assert "\x1b" not in first.stdout + first.stderr
@@ -199,6 +203,57 @@ def check_no_collapse(encoder, images, measure):
     assert "ACME001   failed" in ended.stdout
     assert "EC101     passed" in ended.stdout
     assert "EC202" not in ended.stdout
+
+
+def test_the_same_check_runs_in_a_teams_own_pytest(folder, model):
+    (folder / "check_own.py").write_text(
+        "def check_own(encoder, images, measure):\n"
+        "    measure('spread', encoder(images).std(), at_least=1e9)\n"
+    )
+    (folder / "test_own.py").write_text("def test_own():\n    pass\n")
+    command = [sys.executable, "-m", "pytest", "--encoder", str(model), "-p", "no:cacheprovider"]
+    ended = subprocess.run(
+        [*command, "--encoder-profile", "quick", "check_own.py", "test_own.py"],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1, ended
+    assert "1 failed, 1 passed" in ended.stdout
+    assert "spread" in ended.stdout
+
+
+def test_a_terminal_shows_live_progress_and_honours_no_color(folder, model):
+    def on_a_terminal(**extra):
+        ours, theirs = pty.openpty()
+        command = [*COMMAND, "scan", str(model), "--profile", "quick", "-k", "EC202"]
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment(TERM="xterm-256color", COLUMNS="200", **extra),
+            stdout=theirs,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(theirs)
+        shown = b""
+        # Reading fails when the other side is closed.
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 4096):
+                shown += part
+        os.close(ours)
+        assert process.wait() == 0
+        return shown.decode()
+
+    coloured, plain = on_a_terminal(), on_a_terminal(NO_COLOR="1")
+    colour = re.compile(r"\x1b\[[\d;]*3[1-7]")
+    assert colour.search(coloured)
+    assert not colour.search(plain)
+    for shown in (coloured, plain):
+        assert "PASSED" in shown
+        text = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", shown)
+        assert re.search(r"EC202 .*\d+/25 best cosine 0\.\d\d\d +\d\d:\d\d", text)
 
 
 def test_ctrl_c_is_130_and_leaves_nothing_behind(folder, model):
