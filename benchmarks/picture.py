@@ -7,7 +7,7 @@ writes docs/scan.svg and docs/witness.png.
 
 from __future__ import annotations
 
-import contextlib
+import os
 import re
 import shutil
 import tempfile
@@ -29,7 +29,8 @@ WEB_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
         state = scanning.prepare(MODEL, artifacts=Path("encodercheck-artifacts/badencoder"))
         console = Console(record=True, width=124, force_terminal=False, highlight=False)
         console.print(Text(f"$ encodercheck scan {MODEL}\n", style="bold"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json as jsonlib
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from encodercheck.fixtures import Built
 
 app = typer.Typer(
     help="Clean and poisoned encoders, generated and certified.", no_args_is_help=True
@@ -29,24 +32,20 @@ def build(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Generate it anew.")] = False,
 ) -> None:
     """Generate a fixture (or find it in the cache) and print its path."""
-    from encodercheck import fixtures
-    from encodercheck.cli.live import Building
-    from encodercheck.cli.output import console
-
-    recipe, seed = fixtures.parse(name.removeprefix("fixture:"))
-    with console(stderr=True) as screen, Building(screen, f"fixture:{name}") as building:
-        built = fixtures.build(recipe, seed=seed, progress=building, rebuild=rebuild)
-    typer.echo(built.path)
+    typer.echo(_built(name, rebuild=rebuild).path)
 
 
 @app.command()
 def certify(name: Name) -> None:
     """Print a fixture's certificate: accuracies and attack success, measured when it was made."""
+    typer.echo(jsonlib.dumps(_built(name).certificate, indent=2))
+
+
+def _built(name: str, *, rebuild: bool = False) -> Built:
     from encodercheck import fixtures
     from encodercheck.cli.live import Building
     from encodercheck.cli.output import console
 
     recipe, seed = fixtures.parse(name.removeprefix("fixture:"))
     with console(stderr=True) as screen, Building(screen, f"fixture:{name}") as building:
-        built = fixtures.build(recipe, seed=seed, progress=building)
-    typer.echo(jsonlib.dumps(built.certificate, indent=2))
+        return fixtures.build(recipe, seed=seed, progress=building, rebuild=rebuild)
