@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,8 +97,11 @@ def table(rows: list[dict[str, Any]], profile: str) -> str:
         "",
         f"Made by `python -m benchmarks.detection`; profile {profile}, procedural scanning images.",
         "",
-        f"Poisoned encoders that failed: {caught} of {len(poisoned)}. "
-        f"Clean encoders that did not pass: {alarms} of {len(clean)}.",
+        "The limits of the checks were set on other encoders (seeds 100 and 101).",
+        "",
+        f"Poisoned encoders that failed: {share(caught, len(poisoned))}. "
+        f"Clean encoders that did not pass: {share(alarms, len(clean))}. "
+        "Intervals are Wilson's, 95 %.",
         "",
         "| encoder | seed | verdict | EC102 gain | EC201 PL1 | EC202 gain | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -114,6 +118,14 @@ def table(rows: list[dict[str, Any]], profile: str) -> str:
             f"{' | '.join(cells)} | {entry['seconds']:.1f} |"
         )
     return "\n".join([*lines, ""])
+
+
+def share(hits: int, n: int) -> str:
+    """Return "7 of 8 (0.53 to 0.98)": the count, and the interval for the rate behind it."""
+    z = 1.96
+    centre = (hits + z**2 / 2) / (n + z**2)
+    half = z / (n + z**2) * math.sqrt(hits * (n - hits) / n + z**2 / 4)
+    return f"{hits} of {n} ({max(0.0, centre - half):.2f} to {min(1.0, centre + half):.2f})"
 
 
 if __name__ == "__main__":
