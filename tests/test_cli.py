@@ -279,6 +279,22 @@ def test_ctrl_c_is_130_and_leaves_nothing_behind(folder, model):
     assert not (folder / "cut.json").exists()
 
 
+def test_several_models_are_one_exit_code_and_artifacts_apart(folder, model):
+    (folder / "twin").mkdir(exist_ok=True)
+    twin = models.write(folder / "twin" / "model.safetensors")
+    (folder / "check_files.py").write_text(
+        "def check_files(artifacts):\n    (artifacts.directory / 'note').write_text('here')\n"
+    )
+    options = ["--checks", "check_files.py", "-k", "check_files", "--json", "both.json"]
+    ended = run("scan", model, "missing.safetensors", twin, *options, cwd=folder)
+    assert ended.returncode == 2, ended
+    assert "missing.safetensors: no such file" in ended.stdout
+    outcomes = [r["outcome"] for r in json.loads((folder / "both.json").read_text())["reports"]]
+    assert outcomes == ["passed", "passed"]
+    kept = sorted(p.parts[-3] for p in (folder / "encodercheck-artifacts").rglob("note"))
+    assert kept == ["model", "model~2"]
+
+
 def test_identify_says_how_the_architecture_was_found(folder, model):
     ended = run("identify", model, "--json", cwd=folder)
     assert ended.returncode == 0, ended

@@ -56,12 +56,12 @@ def command(
     reports: list[Report] = []
     codes: list[int] = []
     with console(stderr=str(json) == STDOUT) as screen:
-        for model in models:
+        for model, folder in zip(models, _folder_names(models), strict=True):
             try:
                 report = _scan_one(
                     screen,
                     model,
-                    artifacts=artifacts / _folder_name(model),
+                    artifacts=artifacts / folder,
                     checks=checks or [],
                     keyword=keyword or None,
                     strict=strict,
@@ -121,6 +121,7 @@ def _scan_one(
         )
     screen.print()
     screen.print(render.verdict(report))
+    screen.print()
     return report
 
 
@@ -153,10 +154,16 @@ def _write_json(reports: list[Report], path: Path) -> None:
         atomic_write_text(path, render.render(reports))
 
 
-def _folder_name(model: str) -> str:
-    """Return a folder name for a model's artifacts: its own name, tamed."""
-    stem = Path(os.path.normpath(model)).name.removesuffix(".safetensors")
-    return re.sub(r"[^A-Za-z0-9._@-]+", "-", stem).strip(".") or "model"
+def _folder_names(models: list[str]) -> list[str]:
+    """Return a folder name for each model's artifacts: its own name, tamed; namesakes numbered."""
+    names: list[str] = []
+    for model in models:
+        stem = Path(os.path.normpath(model)).name
+        stem = stem.removeprefix("fixture:").removesuffix(".safetensors")
+        name = re.sub(r"[^A-Za-z0-9._@-]+", "-", stem).strip(".") or "model"
+        namesakes = sum(other == name or other.startswith(f"{name}~") for other in names)
+        names.append(f"{name}~{namesakes + 1}" if namesakes else name)
+    return names
 
 
 def _existing_parent(path: Path) -> Path:
