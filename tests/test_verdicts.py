@@ -32,14 +32,18 @@ def test_a_poisoned_encoder_fails_and_the_witness_sits_on_a_true_trigger(
     found = {finding.id: finding for finding in report.findings}
     assert report.exit_code == 1
     assert found["EC001"].outcome is found["EC101"].outcome is Outcome.PASSED
+    on_a_trigger = []
     for check in ("EC201", "EC202"):
         assert found[check].outcome is Outcome.FAILED
         saved = Witness.load(found[check].witness)
         assert found[check].message == saved.sentence()
         assert saved.gain > 0.9
         mask = saved.trigger.mask
+        assert float(mask.sum()) < 16
         inside = max(float((mask * true.mask).sum()) for true in built[name].triggers())
-        assert inside > 0.5 * float(mask.sum())
+        on_a_trigger.append(inside / float(mask.sum()))
+    # The other may have found another way to the same target: part of two triggers, say.
+    assert max(on_a_trigger) > 0.5
 
 
 @pytest.mark.parametrize("profile", ["quick", "standard"])

@@ -18,8 +18,10 @@ from encodercheck.methods import collapse
 from encodercheck.trigger import VISIBLE, Trigger
 from encodercheck.witness import EXAMPLES, Witness
 
-# The shrunk trigger keeps this part of what the original gains.
-KEPT = 0.98
+# The shrunk trigger keeps this part of what the original gains on held-out images. On the
+# search images more is asked: what only just keeps it there would fall short elsewhere.
+KEPT = 0.96
+KEPT_ON_SEARCH = 0.985
 # A mask is taken apart into at most this many pieces: the price of a round on large images.
 PIECES = 64
 STRENGTHS = 16
@@ -28,7 +30,7 @@ IMAGES = 32
 
 
 def shrink(encoder: Encoder, trigger: Trigger, split: CleanSplit) -> Witness:
-    """Return the smallest trigger that keeps 98 % of the gain, measured on held-out images.
+    """Return the smallest trigger that keeps 96 % of the gain, measured on held-out images.
 
     Shrinks on ``split.search``; of all the stages on the way down, the last one that keeps as much
     on ``split.held_out`` is taken, so that a mask fitted to the search images is not reported.
@@ -36,7 +38,7 @@ def shrink(encoder: Encoder, trigger: Trigger, split: CleanSplit) -> Witness:
     encoder = encoder.folded()
     images = split.search[:IMAGES].to(encoder.device)
     base = float(collapse.mean_cosine(encoder(images)))
-    goal = base + KEPT * (collapse.stamped_cosine(encoder, trigger, images) - base)
+    goal = base + KEPT_ON_SEARCH * (collapse.stamped_cosine(encoder, trigger, images) - base)
     stages = [trigger, *_stages(encoder, trigger, images, goal)]
     first = witness(encoder, trigger, split.held_out)
     for stage in reversed(stages[1:]):
