@@ -19,6 +19,7 @@ def check_decree(encoder, clean_split, inversion, measure, artifacts, progress, 
         clean_split.search,
         inversion.candidates[:WARM_STARTS],
         steps=profile.decree_steps,
+        batch=profile.batch,
         seed=seed,
         progress=progress,
     )

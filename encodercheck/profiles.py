@@ -9,14 +9,16 @@ from dataclasses import dataclass
 class Profile:
     """The effort of a scan.
 
-    ``search`` images are what triggers are searched on, ``held_out`` images are what they are
-    scored on; no image is ever both. ``restarts`` and ``steps`` are those of budget inversion,
-    ``decree_steps`` the minimal-mask search's, ``battery_images`` the first sieve's.
+    ``search`` images are what triggers are searched on, ``batch`` of them a step; ``held_out``
+    images are what they are scored on; no image is ever both. ``restarts`` and ``steps`` are those
+    of budget inversion, ``decree_steps`` the minimal-mask search's; ``battery_images`` are what the
+    battery is sifted on.
     """
 
     name: str
     search: int
     held_out: int
+    batch: int
     restarts: int
     steps: int
     decree_steps: int
@@ -26,8 +28,35 @@ class Profile:
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("quick", 96, 128, restarts=8, steps=25, decree_steps=40, battery_images=8),
-        Profile("standard", 96, 256, restarts=12, steps=40, decree_steps=100, battery_images=12),
-        Profile("thorough", 192, 512, restarts=32, steps=80, decree_steps=300, battery_images=24),
+        Profile(
+            "quick",
+            search=96,
+            held_out=128,
+            batch=16,
+            restarts=8,
+            steps=25,
+            decree_steps=40,
+            battery_images=8,
+        ),
+        Profile(
+            "standard",
+            search=96,
+            held_out=256,
+            batch=24,
+            restarts=12,
+            steps=40,
+            decree_steps=100,
+            battery_images=12,
+        ),
+        Profile(
+            "thorough",
+            search=192,
+            held_out=512,
+            batch=32,
+            restarts=32,
+            steps=80,
+            decree_steps=300,
+            battery_images=24,
+        ),
     )
 }

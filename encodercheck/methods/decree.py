@@ -15,7 +15,7 @@ from torch import Tensor
 from encodercheck.encoder import Encoder
 from encodercheck.methods import collapse
 from encodercheck.methods.adam import Adam
-from encodercheck.methods.inversion import BATCH, batches, cosines_and_gradients
+from encodercheck.methods.inversion import batches, cosines_and_gradients
 from encodercheck.progress import Progress, silent
 from encodercheck.trigger import Trigger
 
@@ -36,6 +36,7 @@ def minimise(
     warm: Sequence[Trigger],
     *,
     steps: int,
+    batch: int = 24,
     seed: int = 0,
     target_gain: float = TARGET_GAIN,
     progress: Progress = silent,
@@ -57,9 +58,9 @@ def minimise(
     target = base + target_gain * (1 - base)
     images = images.to(encoder.device)
     search = _Search(warm, encoder.device, floor=1e-5 if encoder.image_size < 64 else 1e-7)
-    drawn = batches(images, BATCH, torch.Generator().manual_seed(seed))
-    for step, batch in zip(range(steps), drawn, strict=False):
-        search.step(encoder, batch, target, LEARNING_RATES[3 * step // steps])
+    drawn = batches(images, batch, torch.Generator().manual_seed(seed))
+    for step, some in zip(range(steps), drawn, strict=False):
+        search.step(encoder, some, target, LEARNING_RATES[3 * step // steps])
         progress(step + 1, steps, f"smallest mask {100 * search.smallest():.2g} %")
     return search.successes()
 

@@ -25,8 +25,6 @@ from encodercheck.trigger import Trigger, stamp
 # The mask's L1 size, as a part of its maximum. 1.5 % loses large triggers.
 BUDGET = 0.03
 LEARNING_RATE = 0.1
-# The images of one step, drawn anew each time.
-BATCH = 24
 # A gain at which no restart needs to look further.
 FOUND = 0.99
 
@@ -70,6 +68,7 @@ def invert(
         images,
         *starts(warm, profile.restarts, encoder.image_size, generator),
         steps=profile.steps,
+        batch=profile.batch,
         budget=budget,
         found=base + FOUND * (1 - base),
         generator=generator,
@@ -170,6 +169,7 @@ def _ascend(
     patterns: Tensor,
     *,
     steps: int,
+    batch: int,
     budget: float,
     found: float,
     generator: torch.Generator,
@@ -180,9 +180,9 @@ def _ascend(
     patterns = patterns.to(encoder.device, copy=True)
     adam = Adam([masks, patterns])
     step = 0
-    for step, batch in zip(range(1, steps + 1), batches(images, BATCH, generator), strict=False):
+    for step, drawn in zip(range(1, steps + 1), batches(images, batch, generator), strict=False):
         cosines, *gradients = encoder.halving(
-            partial(cosines_and_gradients, encoder, batch, masks, patterns)
+            partial(cosines_and_gradients, encoder, drawn, masks, patterns)
         )
         progress(step, steps, f"best cosine {float(cosines.max()):.3f}")
         if float(cosines.max()) >= found:
