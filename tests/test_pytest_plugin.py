@@ -55,7 +55,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]
             raise LoadError(f"{model}: not a safetensors file")
         module = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
         encoder = Encoder(module, preprocessing=Preprocessing(image_size=16))
-        profile = Profile("toy", 8, 16, restarts=2, steps=2, decree_steps=2, battery_images=2)
+        profile = Profile("toy", 8, 16, 8, restarts=2, steps=2, decree_steps=2, battery_images=2)
         return ScanState(encoder, torch.rand(24, 3, 16, 16), options["seed"], profile)
 
     monkeypatch.setattr(scanning, "prepare", prepare)
