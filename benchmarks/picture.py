@@ -18,7 +18,7 @@ from rich.text import Text
 
 from encodercheck import scanning
 from encodercheck.cache import atomic_write_text
-from encodercheck.cli.live import listening
+from encodercheck.cli.live import header, listening
 from encodercheck.render import console as render
 from encodercheck.witness import PICTURE_NAME
 
@@ -34,15 +34,7 @@ def main() -> None:
         state = scanning.prepare(MODEL, artifacts=Path("encodercheck-artifacts/badencoder"))
         console = Console(record=True, width=124, force_terminal=False, highlight=False)
         console.print(Text(f"$ encodercheck scan {MODEL}\n", style="bold"))
-        console.print(
-            render.header(
-                state.encoder.describe(),
-                state.image_set,
-                device=str(state.encoder.device),
-                profile=state.profile.name,
-                seed=state.seed,
-            )
-        )
+        console.print(header(state))
         with listening(console) as listener:
             report = scanning.run(state, listener=listener)
         console.print(render.verdict(report))

@@ -16,12 +16,14 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from encodercheck.render import console as render
 from encodercheck.report import Finding
 
 if TYPE_CHECKING:
     from encodercheck.harness.listener import CheckInfo
+    from encodercheck.harness.state import ScanState
 
 
 def bars(console: Console) -> Progress:
@@ -64,6 +66,17 @@ class LiveListener:
             self._progress.remove_task(self._task)
             self._task = None
         self._progress.console.print(render.finding(finding))
+
+
+def header(state: ScanState) -> Text:
+    """Say what is scanned, with what."""
+    return render.header(
+        state.encoder.describe(),
+        state.image_set,
+        device=str(state.encoder.device),
+        profile=state.profile.name,
+        seed=state.seed,
+    )
 
 
 @contextmanager

@@ -101,19 +101,11 @@ def _scan_one(
     _refuse_early(model, options["arch"])
     with screen.status("loading") if screen.is_terminal else nullcontext():
         from encodercheck import scanning
-        from encodercheck.cli.live import Building, listening
+        from encodercheck.cli.live import Building, header, listening
         from encodercheck.render import console as render
     with Building(screen, model) as building:
         state = scanning.prepare(model, building=building, **options)
-    screen.print(
-        render.header(
-            state.encoder.describe(),
-            state.image_set,
-            device=str(state.encoder.device),
-            profile=state.profile.name,
-            seed=state.seed,
-        )
-    )
+    screen.print(header(state))
     screen.print()
     with listening(screen) as listener:
         report = scanning.run(
