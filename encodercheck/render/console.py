@@ -86,8 +86,9 @@ def verdict(report: Report) -> Text:
     }
     label = report.outcome.value.upper()
     style = STYLES[report.outcome]
-    if report.outcome is Outcome.PASSED and report.exit_code != 0:
-        label, style = "NO VERDICT (--strict)", STYLES[Outcome.INCONCLUSIVE]
+    if report.outcome is Outcome.PASSED and counts[Outcome.INCONCLUSIVE]:
+        style = STYLES[Outcome.INCONCLUSIVE]
+        label = "NO VERDICT (--strict)" if report.exit_code else label
     if report.outcome in (Outcome.INCONCLUSIVE, Outcome.ERROR):
         label = f"NO VERDICT ({report.outcome.value})"
     text = Text()
@@ -100,8 +101,10 @@ def verdict(report: Report) -> Text:
         text.append("\nSee the trigger work again:\n  ")
         text.append(f"encodercheck replay {quoted(witness)} {quoted(report.model['path'])}")
     elif counts[Outcome.INCONCLUSIVE] and report.exit_code == 0:
+        undecided = counts[Outcome.INCONCLUSIVE]
+        checks = "1 check" if undecided == 1 else f"{undecided} checks"
         text.append(
-            f"\n{counts[Outcome.INCONCLUSIVE]} checks could not decide: nothing is known there. "
+            f"\n{checks} could not decide: nothing is known there. "
             "--strict makes that exit code 2.",
             style="yellow",
         )
