@@ -19,7 +19,7 @@ from typing import Any
 
 import encodercheck
 from encodercheck import fixtures
-from encodercheck.cache import atomic_write_bytes, atomic_write_text, cache_dir
+from encodercheck.cache import atomic_write_bytes, atomic_write_text, cache_dir, make_folder
 from encodercheck.fixtures import network, pretraining
 from encodercheck.fixtures.recipes import Pretraining
 
@@ -59,7 +59,7 @@ def other_world(seed: int) -> Path:
     recipe = Pretraining()
     path = cache_dir() / "benchmarks" / f"second-generator-{seed}.safetensors"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         images = second_generator.images(recipe.images, size=32, seed=1000 + seed)
         trained = pretraining.pretrain(recipe, seed=seed, images=images)
         atomic_write_bytes(path, network.to_bytes(trained, recipe.width))

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from encodercheck.errors import ConfigError
 from encodercheck.harness.listener import Listener, SilentListener
-from encodercheck.harness.packs import installed_packs
-from encodercheck.harness.runner import builtin_suite, run_suite
+from encodercheck.harness.runner import run_suite, suite
 from encodercheck.harness.state import ScanState
 from encodercheck.images import source
 from encodercheck.loading import load
@@ -150,11 +149,6 @@ def run(
         profile=state.profile.name,
         strict=strict,
     )
-
-
-def suite(checks: Sequence[str | Path] = ()) -> list[Path]:
-    """Return where checks are collected from: the built-in suite, installed packs, ``checks``."""
-    return [builtin_suite(), *installed_packs(), *(Path(path) for path in checks)]
 
 
 def versions() -> dict[str, str]:

@@ -18,8 +18,13 @@ def environment(**extra: str) -> dict[str, str]:
 
 def run(*arguments: str | Path, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run ``encodercheck ARGUMENTS`` in ``cwd`` and return its exit code and output."""
+    return python(*COMMAND[1:], *arguments, cwd=cwd, **extra)
+
+
+def python(*arguments: str | Path, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python ARGUMENTS`` in ``cwd`` and return its exit code and output."""
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
+        [sys.executable, *map(str, arguments)],
         cwd=cwd,
         env=environment(**extra),
         capture_output=True,

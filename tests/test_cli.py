@@ -8,14 +8,13 @@ import re
 import signal
 import struct
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import models
 import pytest
 import torch
-from commands import COMMAND, environment, run
+from commands import COMMAND, environment, python, run
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -211,15 +210,9 @@ def test_the_same_check_runs_in_a_teams_own_pytest(folder, model):
         "    measure('spread', encoder(images).std(), at_least=1e9)\n"
     )
     (folder / "test_own.py").write_text("def test_own():\n    pass\n")
-    command = [sys.executable, "-m", "pytest", "--encoder", str(model), "-p", "no:cacheprovider"]
-    ended = subprocess.run(
-        [*command, "--encoder-profile", "quick", "check_own.py", "test_own.py"],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["-m", "pytest", "--encoder", model, "-p", "no:cacheprovider"]
+    options = ["--encoder-profile", "quick", "check_own.py", "test_own.py"]
+    ended = python(*command, *options, cwd=folder)
     assert ended.returncode == 1, ended
     assert "1 failed, 1 passed" in ended.stdout
     assert "spread" in ended.stdout
@@ -316,13 +309,6 @@ def test_help_answers_without_importing_torch(folder, arguments):
         "try: main()\n"
         "finally: assert 'torch' not in sys.modules"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = python("-c", code, *arguments, cwd=folder)
     assert ended.returncode == 0, ended
     assert ended.stdout

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import encodercheck
+from encodercheck.cli.options import ProfileName
+from encodercheck.profiles import PROFILES
 
 ROOT = Path(__file__).parents[1]
 ROOMS = {
@@ -97,6 +99,10 @@ def test_public_names_are_there_and_documented(name):
     assert inspect.getdoc(thing)
     parameters = inspect.signature(thing).parameters.values()
     assert all(parameter.annotation is not parameter.empty for parameter in parameters)
+
+
+def test_the_command_line_offers_every_profile():
+    assert [name.value for name in ProfileName] == list(PROFILES)
 
 
 def test_unknown_names_are_attribute_errors():

@@ -16,9 +16,10 @@ import pytest
 
 from encodercheck.errors import ConfigError, EncoderCheckError
 from encodercheck.harness import fixtures, lifecycle
-from encodercheck.harness.identity import MARKER, CheckModule, shown
+from encodercheck.harness.identity import CheckModule, shown
 from encodercheck.harness.modules import evict_namesakes, restored_modules
 from encodercheck.harness.outcome import describe, first_line
+from encodercheck.harness.pytest_plugin import MARKER
 
 SETTINGS = Path(__file__).with_name("runner.ini")
 LAST_ERROR = ("last_type", "last_value", "last_traceback", "last_exc")

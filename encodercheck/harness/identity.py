@@ -14,7 +14,6 @@ from encodercheck.harness.listener import CheckInfo
 
 PREFIX = "check_"
 SEVERITIES = ("info", "low", "medium", "high", "critical")
-MARKER = "check(id, *, severity): the id and severity of an encodercheck check"
 ID = re.compile(r"\w[\w.-]*")
 
 

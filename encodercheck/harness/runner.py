@@ -15,6 +15,7 @@ from encodercheck.harness.hermetic import Root, refuse_optimized_python, run_pyt
 from encodercheck.harness.identity import base_id, check_info, place, require_distinct, shown
 from encodercheck.harness.listener import SILENT, CheckInfo, Listener
 from encodercheck.harness.outcome import Phase, conclude, first_line, judge, not_reported
+from encodercheck.harness.packs import installed_packs
 from encodercheck.harness.record import RECORD, CheckRecord
 from encodercheck.harness.state import SCAN, Scan, ScanState
 from encodercheck.report import Finding, Outcome
@@ -51,6 +52,15 @@ def list_checks(paths: Sequence[Path]) -> list[CheckInfo]:
         ConfigError: a path or a check file is unusable, or there are no checks.
     """
     return [info for part in collect(paths, None) for info in part.infos]
+
+
+def suite(checks: Sequence[str | Path] = ()) -> list[Path]:
+    """Return where checks are collected from: the built-in suite, installed packs, ``checks``.
+
+    Raises:
+        ConfigError: a check pack cannot be imported.
+    """
+    return [builtin_suite(), *installed_packs(), *(Path(path) for path in checks)]
 
 
 def builtin_suite() -> Path:
