@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import models
@@ -261,6 +262,8 @@ def test_ctrl_c_is_130_and_leaves_nothing_behind(folder, model):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Ignored, and inherited, where a shell started the tests in the background.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.readline().strip().endswith("model.safetensors")
