@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,36 +12,32 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.utils.checkpoint import checkpoint
 
+from encodercheck.preprocessing import Preprocessing
+from encodercheck.weights.two_towers import TextTower
+
 T = TypeVar("T")
 
 # Activations of a forward and backward pass grow with the pixels: this many input values keep
 # a ResNet-50 under 3 GB. Out of memory halves it.
 INPUT_VALUES_PER_BATCH = 2**22
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How pixels in [0, 1] become the encoder's input.
-
-    ``image_size`` is the side of the square input in pixels; ``mean`` and ``std`` are per channel,
-    in the same [0, 1] units as the pixels; ``source`` says where the three values came from.
-    """
-
-    image_size: int = 224
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    source: str = "assumed: ImageNet"
+# A fingerprint is taken of this many words at a time: few enough to need no memory to speak of.
+WORDS_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the encoder's file, architecture and name came from."""
+    """Where the encoder's file, architecture and name came from.
+
+    ``text_tower`` says where the file has the text tower of a CLIP-like model, None where it has
+    none.
+    """
 
     path: str = ""
     sha256: str = ""
     architecture: str = ""
     found_by: str = ""
     notes: tuple[str, ...] = field(default=())
+    text_tower: TextTower | None = None
 
 
 class Encoder:
@@ -139,6 +135,41 @@ class Encoder:
         twin.module = copy.deepcopy(self.module)
         return twin
 
+    def lend(self) -> Encoder:
+        """Return an encoder that shares the memory of this one's weights, and nothing else.
+
+        Mode, hooks, statistics, gradients and replaced weights stay in it. Only what is written
+        into the weights in place reaches this one: :meth:`fingerprint` tells, :meth:`rewrite`
+        mends.
+        """
+        memo: dict[int, Any] = {}
+        for parameter in self.module.parameters():
+            memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        for buffer in self.module.buffers():
+            # deepcopy would take along the whole storage that a buffer is a view of.
+            memo[id(buffer)] = buffer.detach().clone()
+        twin = copy.copy(self)
+        twin.module = copy.deepcopy(self.module, memo)
+        return twin
+
+    def fingerprint(self) -> dict[str, tuple[int, ...]]:
+        """Return numbers that change with any bit of a weight, and with its place, by name."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (WORDS_AT_ONCE,)
+        factors = torch.randint(-(2**63), 2**63 - 1, shape, generator=generator, device="cpu")
+        # Odd, so that no factor takes a bit away.
+        factors = factors.bitwise_or_(1).to(self.device)
+        return {
+            name: tuple(_digest(parameter, factors))
+            for name, parameter in self.module.named_parameters()
+        }
+
+    def rewrite(self, weights: Mapping[str, Tensor]) -> None:
+        """Write the values of ``weights``, by name, into the encoder's own, in place."""
+        with torch.no_grad():
+            for name, values in weights.items():
+                self.module.get_parameter(name).copy_(values)
+
     def folded(self) -> Encoder:
         """Return an encoder of the same function with BatchNorm folded into the convolutions.
 
@@ -158,16 +189,18 @@ class Encoder:
 
     def describe(self) -> dict[str, Any]:
         """Return the ``model`` part of a report."""
+        tower = self.provenance.text_tower
         return {
             "path": self.provenance.path,
             "sha256": self.provenance.sha256,
             "architecture": self.provenance.architecture,
             "provenance": self.provenance.found_by,
             "notes": list(self.provenance.notes),
+            "text_tower": tower.describe() if tower is not None else None,
             "image_size": self.image_size,
             "mean": list(self.preprocessing.mean),
             "std": list(self.preprocessing.std),
-            "preprocessing": self.preprocessing.source,
+            "preprocessing": self.preprocessing.summary(),
             "embedding_dim": self.embedding_dim,
             "parameters": self.parameters,
         }
@@ -175,6 +208,20 @@ class Encoder:
     def _forward(self, images: Tensor) -> Tensor:
         embeddings: Tensor = self.module((images - self._mean) / self._std)
         return embeddings.flatten(1).float()
+
+
+def _digest(tensor: Tensor, factors: Tensor) -> list[int]:
+    """Return a sum of the tensor's words for each stretch, every place with a factor of its own."""
+    word = {1: torch.int8, 2: torch.int16}.get(tensor.element_size(), torch.int32)
+    words = tensor.detach().reshape(-1).view(word)
+    # Products in place: temporaries of their own would pile up in a fragmented heap.
+    products = torch.empty_like(factors)
+    sums = [
+        products[: len(part)].copy_(part).mul_(factors[: len(part)]).sum()
+        for part in torch.split(words, len(factors))
+    ]
+    numbers: list[int] = torch.stack(sums).tolist()
+    return numbers
 
 
 def default_batch_size(image_size: int) -> int:

@@ -19,6 +19,8 @@ The message of an :class:`EncoderCheckError` names the file, the fault and the w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class EncoderCheckError(Exception):
     """Base of everything that is the user's to mend; shown as one line, never as a traceback."""
@@ -33,7 +35,24 @@ class UnknownArchitecture(LoadError):  # noqa: N818 - reads as the outcome it is
 
 
 class AmbiguousArchitecture(LoadError):  # noqa: N818
-    """Several architectures fit the weights and compute different features."""
+    """Several architectures fit the weights and compute different features.
+
+    ``candidates`` are what can be passed as ``--arch`` to settle it, the likeliest first; there are
+    none where a file holds several encoders.
+    """
+
+    candidates: tuple[str, ...] = ()
+
+    @classmethod
+    def among(cls, what: str, candidates: Iterable[str]) -> AmbiguousArchitecture:
+        """Return the error that names the candidates and the option that settles it."""
+        named = tuple(candidates)
+        error = cls(
+            f"{what}; say which architecture it is: "
+            f"{' or '.join(f'--arch {candidate}' for candidate in named)}"
+        )
+        error.candidates = named
+        return error
 
 
 class ImagesError(EncoderCheckError):

@@ -1,4 +1,4 @@
-"""From a file to an encoder: which architecture, which preprocessing, then the weights.
+"""From a model's files to an encoder: the plan, then the weights, then a probe.
 
 Everything cheap comes first. The header is validated and an architecture found before torch builds
 anything, and the weights are read only once every tensor is known to fit.
@@ -6,47 +6,29 @@ anything, and the weights are read only once every tensor is known to fit.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from encodercheck.encoder import Encoder, Preprocessing, Provenance, pick_device
-from encodercheck.errors import ConfigError, LoadError
-from encodercheck.weights.build import Source, sources
-from encodercheck.weights.files import resolve, sha256
-from encodercheck.weights.header import Header, located, os_reason, quoted, read_header, reason
-from encodercheck.weights.identify import (
-    MAX_IMAGE_SIZE,
-    Metadata,
-    identify,
-    read_metadata,
-)
-from encodercheck.weights.match import (
-    MAX_ENCODERS,
-    Match,
-    check_dtypes,
-    is_head,
-    match,
-    notes_of,
-    preferred,
-    prefixes_of,
-)
-from encodercheck.weights.resnet import ResNet
-
-UNUSED = "num_batches_tracked"
+from encodercheck.encoder import Encoder, Provenance, pick_device
+from encodercheck.errors import LoadError
+from encodercheck.planning import Plan, plan
+from encodercheck.preprocessing import Preprocessing
+from encodercheck.weights.build import computes_on_meta
+from encodercheck.weights.header import located, quoted, reason
+from encodercheck.weights.match import UNUSED
+from encodercheck.weights.tensors import read_tensors
+from encodercheck.weights.two_towers import TextTower
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a model file holds, without its weights.
+    """What a model's files hold, without their weights.
 
-    ``tensors`` and ``parameters`` count what the encoder takes from the file.
+    ``tensors`` and ``parameters`` count what the encoder takes from the files.
     """
 
     path: str
@@ -56,19 +38,7 @@ class Inspection:
     preprocessing: Preprocessing
     tensors: int
     parameters: int
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How a file becomes a module: ``build(on_meta)`` and which tensor goes where."""
-
-    header: Header
-    build: Callable[[bool], nn.Module]
-    key_map: Mapping[str, str]
-    architecture: str
-    found_by: str
-    notes: tuple[str, ...]
-    preprocessing: Preprocessing
+    text_tower: TextTower | None
 
 
 def load(
@@ -80,13 +50,13 @@ def load(
     std: Sequence[float] | None = None,
     device: str = "auto",
 ) -> Encoder:
-    """Load an image encoder from a .safetensors file, or from a folder that holds one.
+    """Load an image encoder from a .safetensors file, a model folder, or ``hf://org/name[@rev]``.
 
     Args:
-        model: the file or folder.
-        arch: ``torchvision:NAME``, ``timm:NAME``, ``open_clip:NAME``, a bare name, or
-            ``package.module:callable``; None reads the architecture off the file.
-        image_size: side of the square input in pixels, where the file's own is unknown or wrong.
+        model: the file, the folder, or the name on the hub.
+        arch: ``torchvision:NAME``, ``timm:NAME``, ``open_clip:NAME``, a bare name,
+            ``resnet,stem_stride=1``, or ``package.module:callable``; None finds it out.
+        image_size: side of the square input in pixels, where the model's own is unknown or wrong.
         mean: three numbers subtracted from pixels in [0, 1].
         std: three numbers to divide by after that.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -96,22 +66,19 @@ def load(
         of the file's, whatever their values: NaN is for a check to find.
 
     Raises:
-        LoadError: the file cannot be read, does not fit, or is no image encoder.
+        LoadError: the files cannot be read, do not fit, or hold no image encoder.
         ConfigError: an argument cannot work.
     """
     target = pick_device(device)
-    plan = _plan(model, arch, image_size, mean, std)
-    path = plan.header.path
-    before = _stamp(path)
-    module = _with_weights(plan)
+    made = plan(model, arch=arch, image_size=image_size, mean=mean, std=std)
+    path = made.checkpoint.path
+    module, digest = _with_weights(made)
     provenance = Provenance(
-        str(path), sha256(path), plan.architecture, plan.found_by, notes=plan.notes
+        str(path), digest, made.architecture, made.found_by, made.notes, made.text_tower
     )
-    if _stamp(path) != before:
-        raise LoadError(f"{located(path)}: changed while it was read; try again")
     try:
         encoder = Encoder(
-            module, preprocessing=plan.preprocessing, provenance=provenance, device=target
+            module, preprocessing=made.preprocessing, provenance=provenance, device=target
         )
         if target.type == "cpu" and _is_convolutional(module):
             module.to(memory_format=torch.channels_last)
@@ -131,252 +98,92 @@ def inspect(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Inspection:
-    """Say which encoder a file holds, and how that was found, without reading its weights.
+    """Say which encoder a model is, and how that was found, without reading its weights.
 
     Raises:
-        LoadError: the file cannot be read, does not fit, or is no image encoder.
+        LoadError: the files cannot be read, do not fit, or hold no image encoder.
         ConfigError: an argument cannot work.
     """
-    plan = _plan(model, arch, image_size, mean, std)
-    tensors = plan.header.tensors
+    made = plan(model, arch=arch, image_size=image_size, mean=mean, std=std)
+    tensors = made.checkpoint.tensors
     counted = [
         tensors[name].numel
-        for name, inner in plan.key_map.items()
+        for name, inner in made.key_map.items()
         if not inner.endswith(("running_mean", "running_var"))
     ]
     return Inspection(
-        path=str(plan.header.path),
-        architecture=plan.architecture,
-        found_by=plan.found_by,
-        notes=plan.notes,
-        preprocessing=plan.preprocessing,
-        tensors=len(plan.key_map),
+        path=str(made.checkpoint.path),
+        architecture=made.architecture,
+        found_by=made.found_by,
+        notes=made.notes,
+        preprocessing=made.preprocessing,
+        tensors=len(made.key_map),
         parameters=sum(counted),
+        text_tower=made.text_tower,
     )
 
 
-def _plan(
-    model: str | Path,
-    arch: str | None,
-    image_size: int | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> _Plan:
-    _check_preprocessing(image_size, mean, std)
-    header = read_header(resolve(model))
-    plan = _identified(header) if arch is None else _as_told(header, arch)
-    chosen = _overridden(plan.preprocessing, image_size, mean, std)
-    return replace(plan, preprocessing=chosen)
+def _with_weights(made: Plan) -> tuple[nn.Module, str]:
+    """Build the module and give it the file's weights as float32; return the files' SHA-256 too.
 
-
-def _identified(header: Header) -> _Plan:
-    found = identify(header)
-    hints = found.hints
-
-    def build(on_meta: bool) -> nn.Module:
-        with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
-            return ResNet(found.spec)
-
-    return _Plan(
-        header=header,
-        build=build,
-        key_map=found.key_map,
-        architecture=str(found.spec),
-        found_by=found.found_by,
-        notes=found.notes,
-        preprocessing=Preprocessing(hints.image_size, hints.mean, hints.std, hints.source),
-    )
-
-
-def _as_told(header: Header, arch: str) -> _Plan:
-    """Plan with the first source of ``arch`` that fits the file."""
-    metadata = read_metadata(header)
-    closest: Match | None = None
-    for source in sources(arch):
-        module = source.build()
-        found, others = _matched(source.name, module, header)
-        absent = _absent_heads(module, found) if source.loose_head else ()
-        if absent:
-            _remove(module, absent)
-            found, others = _matched(source.name, module, header)
-        if found.complete:
-            return _Plan(
-                header=header,
-                build=_builder(source, module, absent),
-                key_map=found.key_map,
-                architecture=source.name,
-                found_by="--arch",
-                notes=(*source.notes, *_absent_note(absent), *notes_of(found, others)),
-                preprocessing=_told_preprocessing(source, module, metadata),
-            )
-        if closest is None or found.faults < closest.faults:
-            closest = found
-    assert closest is not None  # sources() yields or raises
-    raise LoadError(
-        f"--arch {quoted(arch)} does not fit {located(header.path)}: {closest.describe()}; "
-        f"{_way_out(header)}"
-    )
-
-
-def _builder(
-    source: Source, module: nn.Module, absent: Sequence[str]
-) -> Callable[[bool], nn.Module]:
-    """Return what hands out the module already built, or the same one built on the CPU."""
-
-    def build(on_meta: bool) -> nn.Module:
-        if on_meta:
-            return module
-        fresh = source.build(on_meta=False)
-        _remove(fresh, absent)
-        return fresh
-
-    return build
-
-
-def _matched(arch: str, module: nn.Module, header: Header) -> tuple[Match, list[str]]:
-    """Return the best match, and the prefixes of every encoder in the file that fits as well.
-
-    Raises:
-        AmbiguousArchitecture: several fit, and nothing says which to take.
+    What lies on the meta device takes the tensors as they come from the file; what was built on the
+    CPU is written to. Either way the weights are in memory once.
     """
+    module = made.build(True)
+    if computes_on_meta(module):
+        module = made.build(False)
+    state = module.state_dict()
+    names = {made.checkpoint.name_in_file(name): inner for name, inner in made.key_map.items()}
+    taken: dict[str, Tensor] = {}
+
+    def take(name: str, tensor: Tensor | None) -> bool:
+        if name not in names:
+            return False
+        if tensor is not None:
+            wanted = state[names[name]]
+            fresh = _converted(name, tensor, wanted)
+            if wanted.is_meta or wanted.dtype != fresh.dtype:
+                taken[names[name]] = fresh
+            else:
+                wanted.copy_(fresh)
+        return True
+
     try:
-        expected = {
-            name: tuple(tensor.shape)
-            for name, tensor in module.state_dict().items()
-            if not name.endswith(UNUSED)
-        }
-    except Exception as error:
-        raise ConfigError(
-            f"--arch {quoted(arch)}: its weights cannot be listed: {reason(error)}"
-        ) from error
-    prefixes = prefixes_of(expected, header)[:MAX_ENCODERS]
-    matches = {prefix: match(expected, header, prefix, others=prefixes) for prefix in prefixes}
-    fitting = [prefix for prefix in matches if matches[prefix].complete]
-    if fitting:
-        return matches[preferred(fitting, header)], fitting
-    return min(matches.values(), key=lambda found: found.faults), []
-
-
-def _absent_heads(module: nn.Module, found: Match) -> tuple[str, ...]:
-    """Return the module's heads of which the file holds nothing."""
-    missing = set(found.missing)
-    absent = []
-    for name, child in module.named_children():
-        needed = {f"{name}.{key}" for key in child.state_dict() if not key.endswith(UNUSED)}
-        if is_head(name) and needed and needed <= missing:
-            absent.append(name)
-    return tuple(absent)
-
-
-def _remove(module: nn.Module, names: Iterable[str]) -> None:
-    for name in names:
-        setattr(module, name, nn.Identity())
-
-
-def _absent_note(names: Sequence[str]) -> tuple[str, ...]:
-    return (f"not in the file, so left out: {', '.join(names)}",) if names else ()
-
-
-def _way_out(header: Header) -> str:
-    """Say how a file might be read that does not fit ``--arch``."""
-    try:
-        return f"without --arch it reads as {identify(header).spec}"
-    except LoadError:
-        return "pass the --arch that it was trained with"
-
-
-def _told_preprocessing(source: Source, module: nn.Module, metadata: Metadata) -> Preprocessing:
-    """Return the library's preprocessing, what the file's metadata say going first."""
-    preprocessing = source.describe(module) or Preprocessing()
-    said = {"image_size": metadata.image_size, "mean": metadata.mean, "std": metadata.std}
-    return _with(preprocessing, said, "the file's metadata")
-
-
-def _overridden(
-    preprocessing: Preprocessing,
-    image_size: int | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> Preprocessing:
-    said = {
-        "image_size": image_size,
-        "mean": None if mean is None else tuple(map(float, mean)),
-        "std": None if std is None else tuple(map(float, std)),
-    }
-    options = [f"--{name.replace('_', '-')}" for name, value in said.items() if value is not None]
-    return _with(preprocessing, said, ", ".join(options))
-
-
-def _with(preprocessing: Preprocessing, said: Mapping[str, Any], source: str) -> Preprocessing:
-    """Return the preprocessing with those of its values replaced that are not None."""
-    known = {name: value for name, value in said.items() if value is not None}
-    if not known:
-        return preprocessing
-    rest = "" if len(known) == len(said) else f", else {preprocessing.source}"
-    return replace(preprocessing, **known, source=f"{source}{rest}")
-
-
-def _check_preprocessing(
-    image_size: int | None, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> None:
-    if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIZE:
-        raise ConfigError(f"--image-size {image_size}: must lie between 1 and {MAX_IMAGE_SIZE}")
-    for option, values in (("--mean", mean), ("--std", std)):
-        if values is None:
-            continue
-        if len(values) != 3 or not all(math.isfinite(value) for value in values):
-            raise ConfigError(f"{option}: must be three numbers, one per channel")
-        if option == "--std" and min(values) <= 0:
-            raise ConfigError("--std: must be positive")
-
-
-def _with_weights(plan: _Plan) -> nn.Module:
-    """Build the module and give it the file's weights, as float32 copies of its own."""
-    path = plan.header.path
-    module = plan.build(True)
-    if _computes_on_meta(module):
-        module = plan.build(False)
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            state = _state(plan, module, file.get_tensor)
-        module.load_state_dict(state, strict=True, assign=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        with torch.no_grad():
+            digest = read_tensors(made.checkpoint, take)
+            _give(module, state, taken, made.tied)
+    except (RuntimeError, ValueError) as error:
         raise LoadError(
-            f"{located(path)}: the weights cannot be read: {reason(error)}; if the file changed "
-            "meanwhile, try again"
+            f"{located(made.checkpoint.path)}: the weights cannot be read: {reason(error)}; if the "
+            "file changed meanwhile, try again"
         ) from error
-    return module
+    return module, digest
 
 
-def _computes_on_meta(module: nn.Module) -> bool:
-    """Tell whether the module holds values on the meta device that no file will replace."""
-    saved = set(module.state_dict())
-    buffers = any(buffer.is_meta for name, buffer in module.named_buffers() if name not in saved)
-    return buffers or any(
-        isinstance(value, Tensor) and value.is_meta
-        for part in module.modules()
-        for value in vars(part).values()
-    )
+def _converted(name: str, tensor: Tensor, wanted: Tensor) -> Tensor:
+    """Return a tensor of the file as the module wants it: floats as float32."""
+    floating = wanted.is_floating_point()
+    if tensor.is_floating_point() != floating:
+        raise ValueError(f"tensor {quoted(name)} holds floats where integers belong")
+    return tensor.to(torch.float32 if floating else wanted.dtype)
 
 
-def _state(plan: _Plan, module: nn.Module, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
-    """Return every tensor of the module's state, read from the file."""
-    names = {inner: name for name, inner in plan.key_map.items()}
-    state = {}
-    for inner, wanted in module.state_dict().items():
+def _give(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    taken: dict[str, Tensor],
+    tied: Mapping[str, str],
+) -> None:
+    """Put into the module what was not written to it already, and see that nothing is left."""
+    for inner, wanted in state.items():
         if inner.endswith(UNUSED):
-            state[inner] = torch.zeros(wanted.shape, dtype=torch.long)
-            continue
-        floating = wanted.is_floating_point()
-        if floating:
-            check_dtypes(plan.header, [names[inner]])
-        tensor = read(names[inner])
-        if tensor.is_floating_point() != floating:
-            raise ValueError(f"tensor {names[inner]} holds floats where integers belong")
-        # The file's tensors lie in its memory map, which must not outlive this call.
-        kind = torch.float32 if floating else wanted.dtype
-        state[inner] = tensor.to(kind, copy=True, memory_format=torch.contiguous_format)
-    return state
+            taken[inner] = torch.zeros(wanted.shape, dtype=torch.long)
+        elif inner in tied:
+            taken[inner] = taken.get(tied[inner], state[tied[inner]])
+    module.load_state_dict(taken, strict=False, assign=True)
+    left = [name for name, tensor in module.state_dict().items() if tensor.is_meta]
+    if left:
+        raise ValueError(f"nothing in the file for {quoted(left[0])}")
 
 
 def _is_convolutional(module: nn.Module) -> bool:
@@ -402,12 +209,3 @@ def _probe(encoder: Encoder) -> None:
             f"{path}: {encoder.provenance.architecture} turns 2 images into {shape}, not into "
             f"one embedding each; {advice}"
         )
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """Return what changes when a file is replaced or written to."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise LoadError(f"{located(path)}: cannot be read: {os_reason(error)}") from error
-    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from encodercheck.memory import Memory
+
 SCHEMA = "encodercheck.report/1"
 
 
@@ -110,6 +112,7 @@ class Report:
     seconds: float
     profile: str = "standard"
     strict: bool = False
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def outcome(self) -> Outcome:
@@ -135,6 +138,7 @@ class Report:
             "device": self.device,
             "versions": self.versions,
             "seconds": round(self.seconds, 3),
+            "memory": self.memory.to_dict(),
             "findings": [finding.to_dict() for finding in self.findings],
         }
 

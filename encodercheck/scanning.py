@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +17,13 @@ from encodercheck.harness.runner import run_suite, suite
 from encodercheck.harness.state import ScanState
 from encodercheck.images import source
 from encodercheck.loading import load
+from encodercheck.memory import used_with
 from encodercheck.profiles import PROFILES
 from encodercheck.report import Report
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from encodercheck.encoder import Encoder
     from encodercheck.progress import Progress
 
@@ -54,11 +58,15 @@ def prepare(
         raise ConfigError(f"profile {profile!r}: choose one of {', '.join(PROFILES)}")
     if isinstance(model, str | Path):
         path = resolve(str(model), building)
-        encoder = load(path, arch=arch, image_size=image_size, mean=mean, std=std, device=device)
+        read = partial(load, arch=arch, image_size=image_size, mean=mean, std=std)
+        encoder = read(path, device=device)
+        # A check may change the working directory; a model on a hub has no place in it.
+        place = Path(path).absolute() if Path(path).exists() else path
+        restore = partial(_weights, read, place)
         # A report says what the user said, not where the cache keeps a fixture.
         encoder.provenance = replace(encoder.provenance, path=str(model))
     else:
-        encoder = model
+        encoder, restore = model, None
     effort = PROFILES[profile]
     count = effort.search + effort.held_out
     image_set = source.collect(images, count, size=encoder.image_size, seed=seed)
@@ -69,7 +77,14 @@ def prepare(
         profile=effort,
         artifacts_dir=artifacts,
         image_set=image_set.describe(),
+        restore=restore,
     )
+
+
+def _weights(read: Callable[..., Encoder], model: str | Path) -> Mapping[str, Tensor]:
+    """Return the weights as the model file has them, by name."""
+    weights: Mapping[str, Tensor] = read(model, device="cpu").module.state_dict()
+    return weights
 
 
 def resolve(model: str, building: Progress | None = None) -> str:
@@ -148,6 +163,7 @@ def run(
         seconds=time.monotonic() - started,
         profile=state.profile.name,
         strict=strict,
+        memory=used_with(state.encoder),
     )
 
 

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from encodercheck.encoder import Encoder, Preprocessing
+from encodercheck.encoder import Encoder
 from encodercheck.errors import CheckInconclusive
 from encodercheck.methods import collapse
+from encodercheck.preprocessing import Preprocessing
 from encodercheck.trigger import Trigger
 
 embeddings = st.builds(

@@ -6,17 +6,19 @@ import random
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+import models
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from encodercheck.encoder import Encoder, Preprocessing
-from encodercheck.errors import ConfigError, ImagesError
+from encodercheck import scanning
+from encodercheck.encoder import Encoder
+from encodercheck.errors import ConfigError, ImagesError, LoadError
 from encodercheck.harness import packs, runner
 from encodercheck.harness.artifacts import folder_name
 from encodercheck.harness.listener import CheckInfo, SilentListener, uncaptured_stream
@@ -24,6 +26,7 @@ from encodercheck.harness.record import describe_shortfalls
 from encodercheck.harness.state import ScanState
 from encodercheck.images.split import CleanSplit
 from encodercheck.methods import inversion
+from encodercheck.preprocessing import Preprocessing
 from encodercheck.profiles import Profile
 from encodercheck.report import Direction, Finding, Measurement, Outcome, exit_code
 
@@ -43,6 +46,14 @@ def state() -> ScanState:
     )
     encoder = Encoder(module, preprocessing=Preprocessing(image_size=16))
     return ScanState(encoder, torch.rand(24, 3, 16, 16), seed=7, profile=TOY)
+
+
+@pytest.fixture
+def lending(state: ScanState) -> ScanState:
+    """A scan whose checks share the memory of the encoder's weights."""
+    saved = {name: values.clone() for name, values in state.encoder.module.state_dict().items()}
+    state.restore = lambda: saved
+    return state
 
 
 def write(file: Path, source: str) -> Path:
@@ -329,7 +340,11 @@ def test_pitfall_7_a_module_of_the_same_name_is_not_taken_for_the_check_file(
     assert sys.modules["check_it"] is stranger
 
 
-def test_pitfall_8_a_check_cannot_spoil_the_next_one(state: ScanState, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharing", [False, True])
+def test_pitfall_8_a_check_cannot_spoil_the_next_one(
+    sharing: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    state: ScanState = request.getfixturevalue("lending" if sharing else "state")
     folder = write(
         tmp_path / "check_it.py",
         """
@@ -358,6 +373,175 @@ def test_pitfall_8_a_check_cannot_spoil_the_next_one(state: ScanState, tmp_path:
     ]
     finding = run(state, folder)["b"]
     assert [m.value for m in finding.measurements] == [float(value) for value in expected]
+
+
+ZEROING = """
+import torch
+
+def zero(encoder):
+    for weight in encoder.module.parameters():
+        weight.data.zero_()
+
+KEPT = []
+
+@pytest.fixture
+def late(encoder):
+    yield
+    zero(encoder)
+
+def check_passing(encoder): zero(encoder)
+def check_failing(encoder):
+    zero(encoder)
+    assert 0
+def check_crashing(encoder):
+    zero(encoder)
+    1 / 0
+def check_exiting(encoder):
+    zero(encoder)
+    raise SystemExit
+def check_undecided(encoder):
+    zero(encoder)
+    pytest.skip("no")
+def check_late(late): ...
+def check_unsettling(encoder):
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    zero(encoder)
+def check_keeping(encoder): KEPT.append(encoder)
+def check_kept(): zero(KEPT[0])
+def check_next(encoder, images, measure): measure("embedding", encoder(images).sum())
+"""
+SPOILERS = [
+    "passing",
+    "failing",
+    "crashing",
+    "exiting",
+    "undecided",
+    "late",
+    "unsettling",
+    "keeping or kept",
+]
+
+
+@pytest.mark.parametrize("spoiler", SPOILERS)
+def test_pitfall_8_what_a_check_writes_into_the_weights_is_undone(
+    lending: ScanState, tmp_path: Path, spoiler: str
+) -> None:
+    expected = float(lending.encoder(lending.split.held_out).sum())
+    folder = write(tmp_path / "check_it.py", ZEROING)
+    findings = run(lending, folder, keyword=f"{spoiler} or next")
+    assert len(findings) > 1
+    assert [m.value for m in findings["next"].measurements] == [expected]
+    # Nor does the last check of a scan spoil the next scan.
+    run(lending, folder, keyword="passing")
+    assert run(lending, folder, keyword="next")["next"].measurements[0].value == expected
+
+
+def test_checks_share_the_memory_of_the_weights(lending: ScanState, tmp_path: Path) -> None:
+    def unused() -> Mapping[str, torch.Tensor]:
+        raise AssertionError("nothing was written into")
+
+    lending.restore = unused
+    source = """
+    def check_a(encoder, measure):
+        encoder.module.train()
+        for weight in encoder.module.parameters():
+            measure("address", weight.data_ptr())
+            weight.data = weight.data + 1
+
+    def check_b(encoder, measure):
+        check_a(encoder, measure)
+    """
+    findings = run(lending, write(tmp_path / "check_it.py", source))
+    addresses = [weight.data_ptr() for weight in lending.encoder.module.parameters()]
+    for finding in findings.values():
+        assert [m.value for m in finding.measurements] == addresses
+
+
+@pytest.mark.parametrize("fault", ["gone", "changed"])
+def test_weights_that_cannot_be_put_back_are_an_error_from_then_on(
+    lending: ScanState, tmp_path: Path, fault: str
+) -> None:
+    def restore() -> Mapping[str, torch.Tensor]:
+        if fault == "gone":
+            raise LoadError("model.safetensors: no such file")
+        return {name: values + 1 for name, values in lending.encoder.module.state_dict().items()}
+
+    lending.restore = restore
+    source = """
+    def check_a(encoder):
+        encoder.module[0].weight.data.zero_()
+
+    def check_b(encoder): ...
+    def check_c(trigger): ...
+    def check_d(inversion): ...
+    def check_e(images): ...
+    """
+    findings = run(lending, write(tmp_path / "check_it.py", source))
+    outcomes = [finding.outcome for finding in findings.values()]
+    assert outcomes == [PASSED, ERROR, ERROR, ERROR, PASSED]
+    reason = {"gone": "model.safetensors: no such file", "changed": "the model file has changed"}
+    message = f"check_a wrote into the weights, and they cannot be put back: {reason[fault]}; "
+    for id_ in "bcd":
+        assert findings[id_].message.startswith(message)
+
+
+@pytest.mark.parametrize("sharing", [False, True])
+def test_what_a_check_did_to_its_encoder_stays_out_of_the_shared_inversion(
+    sharing: bool,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state: ScanState = request.getfixturevalue("lending" if sharing else "state")
+
+    def invert(encoder: Encoder, images: torch.Tensor, **options: object) -> float:
+        found = float(encoder(images).sum())
+        encoder.module[0].weight.data.zero_()
+        return found
+
+    monkeypatch.setattr(inversion, "invert", invert)
+    source = """
+    def check_a(encoder, request, measure):
+        encoder.module[0].weight.data.fill_(3)
+        measure("inversion", request.getfixturevalue("inversion"))
+        measure("own", encoder.module[0].weight.mean())
+
+    def check_b(inversion, encoder, images, measure):
+        measure("inversion", inversion)
+        measure("embedding", encoder(images).sum())
+    """
+    folder = write(tmp_path / "check_it.py", source)
+    search, held_out = (
+        float(state.encoder(images).sum()) for images in (state.split.search, state.split.held_out)
+    )
+    values = {i: [m.value for m in f.measurements] for i, f in run(state, folder).items()}
+    assert values == {"a": [search, 3], "b": [search, held_out]}
+    assert [m.value for m in run(state, folder, keyword="b")["b"].measurements] == values["b"]
+
+
+def test_a_scan_puts_weights_back_from_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models.write(tmp_path / "model.safetensors")
+    source = """
+    import os
+
+    def check_once(encoder, measure):
+        os.chdir("/")
+        measure("weights", sum(weight.sum() for weight in encoder.module.parameters()))
+        for weight in encoder.module.parameters():
+            weight.data.zero_()
+
+    def check_once_more(encoder, measure):
+        check_once(encoder, measure)
+    """
+    folder = write(tmp_path / "checks/check_it.py", source)
+    report = scanning.scan("model.safetensors", checks=[folder], keyword="once", profile="quick")
+    first, second = (finding.measurements[0] for finding in report.findings)
+    assert first == second
+    assert first.value != 0
 
 
 def test_pitfall_9_xdist_has_no_hold_on_a_scan(

@@ -1,15 +1,19 @@
+import contextlib
 import json
 import os
 import struct
 import subprocess
 import sys
+import time
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hostile import entry, raw, write
+from hostile import SWELLING, entry, many_tensors, raw, swollen, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -18,7 +22,14 @@ from safetensors.numpy import save
 from safetensors.torch import save as save_torch
 
 from encodercheck.errors import LoadError
-from encodercheck.weights.header import quoted, read_header
+from encodercheck.weights.header import (
+    MAX_HEADER,
+    MAX_TENSORS,
+    check_structure,
+    quoted,
+    read_header,
+    strict_json,
+)
 
 NUMPY_DTYPES = {
     "F64": np.float64,
@@ -30,6 +41,8 @@ NUMPY_DTYPES = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
+# The memory that reading a header may take beyond the size of the file.
+SPARE = 64_000_000
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 ARRAYS = st.sampled_from(sorted(NUMPY_DTYPES)).flatmap(
     lambda name: hnp.arrays(
@@ -41,6 +54,17 @@ ARRAYS = st.sampled_from(sorted(NUMPY_DTYPES)).flatmap(
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("header") / "model.safetensors"
+
+
+def refusal(path: Path) -> str:
+    """Return the message with which a file is refused; it is one short line of plain text."""
+    with pytest.raises(LoadError) as caught:
+        read_header(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert message.isprintable()
+    assert len(message) < len(str(path)) + 300
+    return message
 
 
 @settings(max_examples=60, deadline=None)
@@ -103,7 +127,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     """A valid file with a few things wrong in the values, or a few bytes wrong anywhere."""
     header = json.loads(json.dumps(BASE))
     for _ in range(draw(st.integers(0, 2))):
-        name = draw(st.sampled_from([*header, "new"]))
+        name = draw(st.sampled_from([*header, "new", "\x1b[31m\u202e", "../../etc/passwd"]))
         field = draw(st.sampled_from(["dtype", "shape", "data_offsets", "extra", None]))
         if field is None or not isinstance(header.get(name), dict):
             header[name] = draw(JUNK)
@@ -112,7 +136,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     data = bytearray(raw(header, b"\0" * draw(st.sampled_from([32, 32, 31, 33, 0]))))
     for _ in range(draw(st.integers(0, 3))):
         place = draw(st.integers(0, len(data) - 1))
-        data[place] = draw(st.integers(0, 255))
+        data[place : place + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
     return bytes(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytes(data)
 
 
@@ -122,10 +146,8 @@ def test_mutants_are_refused_or_valid_to_safetensors_too(scratch: Path, content:
     scratch.write_bytes(content)
     try:
         header = read_header(scratch)
-    except LoadError as error:
-        message = str(error)
-        assert message.startswith(str(scratch))
-        assert message.isprintable()
+    except LoadError:
+        refusal(scratch)
         return
     with safe_open(scratch, framework="numpy") as file:
         assert set(file.keys()) == set(header.tensors)
@@ -136,7 +158,7 @@ FAULTS = {
     "empty": (b"", "empty"),
     "seven bytes": (b"1234567", "too few"),
     "header of 2^63 bytes": (struct.pack("<Q", 2**63), "9223372036854775808 bytes"),
-    "header beyond the limit": (raw({}, length=100_000_001), "at most 100000000"),
+    "header beyond the limit": (raw({}, length=MAX_HEADER + 1), f"at most {MAX_HEADER}"),
     "header beyond the file": (raw({}, length=3), "truncated"),
     "not an object": (raw(b"[1]"), "not a JSON object"),
     "space first": (raw(b" {}"), "not a JSON object"),
@@ -157,6 +179,7 @@ FAULTS = {
     "negative dimension": (raw({"a": entry(shape=(-1,))}, b"0000"), "invalid shape"),
     "boolean dimension": (raw({"a": entry(shape=(True,))}, b"0000"), "invalid shape"),
     "float dimension": (raw({"a": entry(shape=(1.0,))}, b"0000"), "invalid shape"),  # type: ignore[arg-type]
+    "many dimensions": (raw({"a": entry(shape=(1,) * 33)}, b"0000"), "more than 32 dimensions"),
     "huge dimensions": (raw({"a": entry(shape=(2**63, 2**63, 0))}), "too large"),
     "three offsets": (raw({"a": {**entry(), "data_offsets": [0, 4, 4]}}, b"0000"), "data_offsets"),
     "offsets reversed": (raw({"a": entry(begin=4, end=0)}, b"0000"), "invalid data_offsets"),
@@ -169,6 +192,7 @@ FAULTS = {
     "bytes left over": (raw({"a": entry()}, b"00000"), "left over after the last tensor: 1"),
     "metadata no object": (raw({"__metadata__": [1]}), "__metadata__"),
     "metadata no text": (raw({"__metadata__": {"a": 1}}), "__metadata__"),
+    "metadata no Unicode": (raw(b'{"__metadata__":{"a":"\\ud800"}}'), "not Unicode"),
     "lone surrogate": (raw(b'{"\\ud800":' + F32 + b"}", b"0000"), "not Unicode"),
     "endless name": (raw({"n" * 5_000: entry()}, b"0000"), "more than 1000 characters"),
 }
@@ -179,31 +203,49 @@ def test_faults_are_one_clear_line(tmp_path: Path, name: str) -> None:
     content, expected = FAULTS[name]
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    with pytest.raises(LoadError) as caught:
-        read_header(path)
-    message = str(caught.value)
-    assert expected in message
-    assert message.startswith(f"{path}: ")
-    assert message.isprintable()
-    assert len(message) < len(str(path)) + 300
+    assert expected in refusal(path)
     if name not in STRICTER:
         with pytest.raises(SafetensorError), safe_open(path, framework="numpy"):
             pass
 
 
 # What safetensors reads all the same.
-STRICTER = {"space first", "duplicate", "extra field", "endless name"}
+STRICTER = {"space first", "duplicate", "extra field", "endless name", "many dimensions"}
 
 
-def test_names_are_escaped_and_shortened(tmp_path: Path) -> None:
-    name = "\x1b[31m\n‮" + "x" * 500
-    path = write(tmp_path / "model.safetensors", {name: entry("nope\n")}, b"0000")
-    with pytest.raises(LoadError) as caught:
-        read_header(path)
-    message = str(caught.value)
-    assert "\\x1b[31m\\n\\u202e" in message
-    assert message.isprintable()
-    assert len(message) < len(str(path)) + 300
+HOSTILE_NAMES = {
+    "colour": ("\x1b[31mred\x1b[0m", "\\x1b[31mred"),
+    "window title": ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+    "eight-bit escape": ("\x9b31m", "\\x9b31m"),
+    "new lines": ("a\r\nPASSED\u2028b", "a\\r\\nPASSED\\u2028b"),
+    "backspaces": ("failed\b\b\b", "failed\\x08\\x08"),
+    "right to left": ("\u202egnp.exe", "\\u202egnp.exe"),
+    "isolates": ("\u2066a\u2069", "\\u2066a\\u2069"),
+    "no width": ("fc\u200b\ufeff", "fc\\u200b\\ufeff"),
+    "NUL": ("conv1\0.weight", "conv1\\x00.weight"),
+    "tags": ("\U000e0041", "\\U000e0041"),
+    "path": ("../../etc/passwd", "'../../etc/passwd'"),
+    "home": ("~/.ssh/id_rsa", "'~/.ssh/id_rsa'"),
+    "long": ("\x1b" + "x" * 900, "xxx...'"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_NAMES)
+def test_names_are_escaped_and_shortened(tmp_path: Path, kind: str) -> None:
+    name, shown = HOSTILE_NAMES[kind]
+    path = tmp_path / "model.safetensors"
+    twice = f"{{{json.dumps(name)}:1,{json.dumps(name)}:1}}".encode()
+    for header in ({name: entry("nope\n")}, {name: [1]}, {name: entry(begin=4, end=8)}, twice):
+        write(path, header, b"0000")
+        assert shown in refusal(path)
+
+
+def test_control_characters_as_they_are_make_no_json(tmp_path: Path) -> None:
+    path = write(tmp_path / "model.safetensors", b'{"\x1b[31m":' + F32 + b"}", b"0000")
+    assert "not valid JSON" in refusal(path)
+
+
+def test_plain_names_are_shown_as_they_are() -> None:
     assert quoted("é ü") == "é ü"
 
 
@@ -217,9 +259,75 @@ def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
 
 def test_missing_and_unreadable_paths(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="cannot be read"):
+        read_header("nul\0.safetensors")
+    with pytest.raises(LoadError, match="cannot be read"):
         read_header(tmp_path / "none.safetensors")
     with pytest.raises(LoadError, match="not a regular file"):
         read_header(tmp_path)
+
+
+def peak_memory(call: Callable[[], object]) -> int:
+    """Return the most bytes that a call had allocated at any time."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", SWELLING)
+def test_parsing_takes_no_more_memory_than_foreseen(kind: str) -> None:
+    # The most for one name: a dict makes its table the largest, compared to what it holds.
+    content = swollen(kind, 21_846)
+
+    def parse() -> None:
+        with contextlib.suppress(ValueError):
+            strict_json(content.decode())
+
+    with pytest.raises(ValueError, match="memory"):
+        check_structure(content, peak_memory(parse))
+
+
+@pytest.mark.parametrize("kind", SWELLING)
+def test_headers_of_the_greatest_length_take_little_memory(tmp_path: Path, kind: str) -> None:
+    per_value = len(swollen(kind, 20_000)) / 20_000
+    content = raw(swollen(kind, int(MAX_HEADER / per_value * 0.99)))
+    assert len(content) > 0.9 * MAX_HEADER
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    started = time.monotonic()
+    assert peak_memory(lambda: refusal(path)) <= len(content) + SPARE
+    assert time.monotonic() - started < 2
+
+
+def test_as_many_tensors_as_allowed_are_read_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(many_tensors(MAX_TENSORS))
+    headers = []
+    assert peak_memory(lambda: headers.append(read_header(path))) <= path.stat().st_size + SPARE
+    assert len(headers[0].tensors) == MAX_TENSORS
+
+
+@pytest.mark.parametrize(
+    "count, fault",
+    [(MAX_TENSORS + 1, "more than 20000 tensors"), (50_000, "tensors"), (10**6, "header of")],
+)
+def test_too_many_tensors_are_refused_at_once(tmp_path: Path, count: int, fault: str) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(many_tensors(count))
+    started = time.monotonic()
+    assert peak_memory(lambda: refusal(path)) <= 2 * MAX_HEADER
+    assert time.monotonic() - started < 2
+    assert fault in refusal(path)
+
+
+@pytest.mark.parametrize("length", [100_000_000, 2**30 - 8, 2**30, 2**63])
+def test_huge_headers_are_refused_unread(tmp_path: Path, length: int) -> None:
+    path = write(tmp_path / "model.safetensors", b"{" + b" " * 10**6, length=length)
+    os.truncate(path, 2**30)
+    assert peak_memory(lambda: refusal(path)) < 10**6
+    assert f"{length} bytes" in refusal(path)
 
 
 def test_nothing_here_imports_torch() -> None:

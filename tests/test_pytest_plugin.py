@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from encodercheck import scanning
-from encodercheck.encoder import Encoder, Preprocessing
+from encodercheck.encoder import Encoder
 from encodercheck.errors import LoadError
 from encodercheck.harness.state import ScanState
+from encodercheck.preprocessing import Preprocessing
 from encodercheck.profiles import PROFILES, Profile
 
 pytest_plugins = ["pytester"]
@@ -55,8 +56,10 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]
             raise LoadError(f"{model}: not a safetensors file")
         module = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
         encoder = Encoder(module, preprocessing=Preprocessing(image_size=16))
+        saved = {name: values.clone() for name, values in module.state_dict().items()}
         profile = Profile("toy", 8, 16, 8, restarts=2, steps=2, decree_steps=2, battery_images=2)
-        return ScanState(encoder, torch.rand(24, 3, 16, 16), options["seed"], profile)
+        images = torch.rand(24, 3, 16, 16)
+        return ScanState(encoder, images, options["seed"], profile, restore=lambda: saved)
 
     monkeypatch.setattr(scanning, "prepare", prepare)
     return calls
@@ -180,6 +183,17 @@ def test_a_test_that_asks_for_a_checks_fixture_is_told(
     result = run(project, "--encoder=m", tests)
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*'measure' is a fixture of encodercheck: only checks can*"])
+
+
+def test_a_test_that_writes_into_the_weights_spoils_no_check(
+    project: pytest.Pytester, prepared: list[tuple[Any, dict[str, Any]]]
+) -> None:
+    tests = project.makepyfile(
+        test_it="def test_a(encoder): encoder.module[0].weight.data.zero_()\n",
+        check_it="def check_a(encoder): assert encoder.module[0].weight.any()\n",
+    )
+    files = (tests.with_name("test_it.py"), tests.with_name("check_it.py"))
+    run(project, "--encoder=m", *map(str, files)).assert_outcomes(passed=2)
 
 
 def test_pitfall_9_xdist_is_refused(

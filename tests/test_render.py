@@ -1,5 +1,6 @@
 """What a scan looks like on the terminal, and in JSON."""
 
+import dataclasses
 import io
 import json
 import math
@@ -7,6 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
+from encodercheck.memory import Memory
 from encodercheck.render import console as render
 from encodercheck.render import json as render_json
 from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
@@ -124,6 +126,24 @@ def test_the_verdict_never_sounds_better_than_the_exit_code(findings, strict, st
     assert ("NO VERDICT" in start) == (report.exit_code == 2)
 
 
+@pytest.mark.parametrize(
+    ("used", "line"),
+    [
+        (Memory(1_220_000_000, 1_918_000_000), "1.92 GB, of which weights 1.22 GB"),
+        (Memory(45_000_000, 612_000_000), "612.0 MB, of which weights 45.0 MB"),
+        (
+            Memory(1_220_000_000, 3_000_000_000, 2_100_000_000),
+            "3.00 GB; on the device 2.10 GB, of which weights 1.22 GB",
+        ),
+        (Memory(45_000_000), "unknown, of which weights 45.0 MB"),
+    ],
+)
+def test_the_verdict_says_how_much_memory_it_took(used, line):
+    report = dataclasses.replace(_report(PASSED), memory=used)
+    text = _text(render.verdict(report))
+    assert text == f"PASSED  1 passed  in 12.3 s\npeak memory {line}\n"
+
+
 def test_names_from_files_cannot_control_the_terminal():
     hostile = "evil\x1b[2J\x07\u202ename"
     model = {**MODEL, "path": hostile, "notes": [hostile], "architecture": hostile}
@@ -155,6 +175,15 @@ def test_one_report_is_an_object():
         "outcome": "failed",
     }
     assert {"model", "images", "seed", "device", "versions", "seconds"} <= set(document)
+
+
+def test_the_memory_that_a_scan_took_is_in_its_report():
+    report = dataclasses.replace(_report(PASSED), memory=Memory(1000, 5000))
+    assert json.loads(render_json.render([report]))["memory"] == {
+        "weights_bytes": 1000,
+        "peak_bytes": 5000,
+        "device_peak_bytes": None,
+    }
 
 
 def test_json_has_no_nan():

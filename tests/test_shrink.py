@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from encodercheck.encoder import Encoder, Preprocessing
+from encodercheck.encoder import Encoder
 from encodercheck.images.split import CleanSplit
 from encodercheck.methods import battery, decree, inversion
 from encodercheck.methods.shrink import shrink
+from encodercheck.preprocessing import Preprocessing
 from encodercheck.profiles import Profile
 from encodercheck.trigger import Trigger
 

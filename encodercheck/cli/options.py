@@ -39,13 +39,17 @@ def triple(text: str) -> Triple:
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A .safetensors file, a model folder, or fixture:NAME."),
+    typer.Argument(
+        metavar="MODEL",
+        help="A .safetensors file, a model folder, hf://ORG/NAME[@REV], or fixture:NAME.",
+    ),
 ]
 Arch = Annotated[
     str | None,
     typer.Option(
         metavar="SPEC",
-        help="A torchvision, timm or open_clip name, or package.module:callable.",
+        help="A torchvision, timm or open_clip name, with options perhaps (NAME,key=value), or "
+        "package.module:callable.",
     ),
 ]
 ImageSize = Annotated[

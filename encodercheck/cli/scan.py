@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 def command(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help=".safetensors files, model folders, fixture:NAME."),
+        typer.Argument(
+            metavar="MODEL...",
+            help=".safetensors files, model folders, hf://ORG/NAME, fixture:NAME.",
+        ),
     ],
     images: options.Images = None,
     checks: options.Checks = None,
@@ -121,17 +124,18 @@ def _refuse_early(model: str, arch: str | None) -> None:
     """Turn away what is no model before torch is imported, which takes seconds.
 
     Raises:
-        LoadError: the header says that this cannot be loaded.
+        LoadError: the files say that this cannot be loaded.
     """
-    if model.startswith("fixture:"):
-        return
-    from encodercheck.weights.files import resolve
-    from encodercheck.weights.header import read_header
-    from encodercheck.weights.identify import identify
+    from encodercheck.weights.files import HUB, locate
 
-    header = read_header(resolve(model))
-    if arch is None:
-        identify(header)
+    if model.startswith(("fixture:", HUB)):
+        return
+    files = locate(model)
+    checkpoint = files.open()
+    if arch is None and not files.configs:
+        from encodercheck.weights.identify import refuse_early
+
+        refuse_early(checkpoint)
 
 
 def _write_json(reports: list[Report], path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from encodercheck.errors import EncoderCheckError, LoadError
 from encodercheck.harness.isolation import isolated
 from encodercheck.harness.listener import SILENT, CheckInfo, Listener
+from encodercheck.harness.outcome import describe, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +34,8 @@ class ScanState:
 
     ``images`` are (N, 3, H, W) in [0, 1] on the CPU, the first ``profile.search`` of them to
     search on; ``image_set`` says where they come from, for the report. ``limits`` replaces the
-    limits written in checks: ``{"EC201.pl1": 0.05}``.
+    limits written in checks: ``{"EC201.pl1": 0.05}``. ``restore`` returns the weights as they were
+    when the encoder was loaded, by name; without it every check gets a copy of the encoder.
     """
 
     encoder: Encoder
@@ -41,6 +45,7 @@ class ScanState:
     artifacts_dir: Path | None = None
     image_set: dict[str, Any] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
+    restore: Callable[[], Mapping[str, Tensor]] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -55,12 +60,90 @@ class ScanState:
         return CleanSplit.of(self.images, self.profile.search)
 
 
+class Lender:
+    """Lends the encoder to one check after another, and keeps its weights as they are.
+
+    A copy for each check would be a second set of weights in memory. A lent encoder shares them;
+    what a check writes into them in place is found when it has ended, and undone.
+    """
+
+    def __init__(self, state: ScanState) -> None:
+        self._state = state
+        self._fingerprint: dict[str, tuple[int, ...]] | None = None
+        self._damage = ""
+        self.lent = False
+        """Whether the encoder was lent since the weights were last looked at."""
+
+    def lend(self) -> Encoder:
+        """Return an encoder for one check, which may do to it what it likes.
+
+        Raises:
+            LoadError: an earlier check wrote into the weights, and that cannot be undone.
+        """
+        if self._damage:
+            raise LoadError(self._damage)
+        encoder = self._state.encoder
+        if self._state.restore is None:
+            return encoder.copy()
+        if self._fingerprint is None:
+            self._fingerprint = encoder.fingerprint()
+        self.lent = True
+        return encoder.lend()
+
+    @contextmanager
+    def unspoiled(self) -> Iterator[Encoder]:
+        """Yield an encoder for what checks share: as loaded, whatever this check did to its own."""
+        changed = self._changed()
+        encoder = self.lend()
+        if changed:
+            encoder = encoder.copy()
+            self._rewrite(encoder, changed)
+        yield encoder
+        if not changed:
+            self.take_back("the inversion")
+
+    def take_back(self, borrower: str) -> None:
+        """Put back what ``borrower``, which has ended, changed of the weights.
+
+        Where that cannot be done nobody gets the encoder any more: this never raises, because the
+        outcome of ``borrower`` itself stands.
+        """
+        self.lent = False
+        if self._damage:
+            return
+        try:
+            changed = self._changed()
+            if changed:
+                self._rewrite(self._state.encoder, changed)
+                if self._changed():
+                    raise LoadError("the model file has changed")
+        except Exception as error:
+            reason = first_line(error) if isinstance(error, EncoderCheckError) else describe(error)
+            self._damage = (
+                f"{borrower} wrote into the weights, and they cannot be put back: {reason}; "
+                "let it write into an encoder.copy()"
+            )
+
+    def _changed(self) -> list[str]:
+        """Return the names of the weights that are not what they were when first lent."""
+        if self._fingerprint is None:
+            return []
+        now = self._state.encoder.fingerprint()
+        return [name for name, numbers in self._fingerprint.items() if now[name] != numbers]
+
+    def _rewrite(self, encoder: Encoder, names: list[str]) -> None:
+        assert self._state.restore is not None  # or nothing shared would have been lent
+        weights = self._state.restore()
+        encoder.rewrite({name: weights[name] for name in names})
+
+
 class Scan:
     """A scan under way: its state, who watches it, and what its checks compute only once."""
 
     def __init__(self, state: ScanState, listener: Listener = SILENT) -> None:
         self.state = state
         self.listener = listener
+        self.lender = Lender(state)
         self._inversion: Inversion | None = None
         self._failure: tuple[Exception, TracebackType | None] | None = None
 
@@ -92,9 +175,9 @@ class Scan:
 
         state = self.state
         # Under its own random numbers, so that it does not matter which check asks first.
-        with isolated(state.seed, "inversion"):
+        with self.lender.unspoiled() as encoder, isolated(state.seed, "inversion"):
             return invert(
-                state.encoder.copy(),
+                encoder,
                 state.split.search.clone(),
                 profile=state.profile,
                 seed=state.seed,

@@ -10,6 +10,7 @@ from rich.text import Text
 from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
 
 if TYPE_CHECKING:
+    from encodercheck.memory import Memory
     from encodercheck.witness import Witness
 
 STYLES = {
@@ -96,6 +97,8 @@ def verdict(report: Report) -> Text:
     tally = ", ".join(f"{count} {outcome.value}" for outcome, count in counts.items() if count)
     text.append(f"  {tally}", style=style)
     text.append(f"  in {report.seconds:.1f} s", style="dim")
+    if report.memory.weights_bytes:
+        text.append(f"\n{memory(report.memory)}", style="dim")
     witness = next((found.witness for found in report.findings if found.witness), None)
     if witness:
         text.append("\nSee the trigger work again:\n  ")
@@ -109,6 +112,19 @@ def verdict(report: Report) -> Text:
             style="yellow",
         )
     return text
+
+
+def memory(used: Memory) -> str:
+    """Say what a scan used at most, as "peak memory 1.92 GB, of which weights 1.22 GB"."""
+    peak = "unknown" if used.peak_bytes is None else size(used.peak_bytes)
+    if used.device_peak_bytes is not None:
+        peak += f"; on the device {size(used.device_peak_bytes)}"
+    return f"peak memory {peak}, of which weights {size(used.weights_bytes)}"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in GB, or in MB where that is less than one."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def replayed(saved: Witness, measured: Witness, *, same_model: bool, reproduced: bool) -> Text:

@@ -6,12 +6,14 @@ Nothing is downloaded: only names that a library has registered are built, never
 
 from __future__ import annotations
 
+import ast
 import difflib
+import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from importlib import import_module, invalidate_caches
 from pathlib import Path
@@ -19,15 +21,23 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from encodercheck.encoder import Preprocessing
 from encodercheck.errors import ConfigError
+from encodercheck.preprocessing import Preprocessing
 from encodercheck.weights.header import quoted, reason
 
 LIBRARIES = ("torchvision", "timm", "open_clip")
 EXTRAS = {"timm": "timm", "open_clip": "open-clip"}
 HEADS = ("fc", "heads", "head", "classifier")
+# A comma that begins another option, and not the next item of a list.
+OPTION = re.compile(r",(?=[^,=()\[\]]*=)")
+# Options with which a library would fetch weights, or read them from another file.
+REFUSED = frozenset(
+    {"pretrained", "weights", "weights_backbone", "checkpoint_path", "cache_dir"}
+    | {"pretrained_cfg", "pretrained_cfg_overlay", "timm_model_pretrained", "hf_model_name"}
+    | {"timm_model_name", "num_classes", "in_chans", "features_only", "output_tokens"}
+)
 
 Describe = Callable[[nn.Module], "Preprocessing | None"]
 
@@ -46,6 +56,14 @@ class Source:
     notes: tuple[str, ...] = ()
     own_code: bool = False
     loose_head: bool = False
+
+    def described(self, said: Mapping[str, Any]) -> Source:
+        """Return the source with what ``said`` knows of the preprocessing going first."""
+
+        def describe(module: nn.Module) -> Preprocessing:
+            return (self.describe(module) or Preprocessing()).replaced(**said)
+
+        return replace(self, describe=describe)
 
     def build(self, *, on_meta: bool = True) -> nn.Module:
         """Return the module; on the meta device it takes neither time nor memory.
@@ -78,7 +96,8 @@ def build(arch: str) -> tuple[nn.Module, Preprocessing | None]:
     """Build the first module that ``arch`` names, and the preprocessing that goes with it.
 
     ``arch`` is ``torchvision:NAME``, ``timm:NAME``, ``open_clip:NAME``, a bare NAME that the three
-    are asked for in this order, or ``package.module:callable``.
+    are asked for in this order, or ``package.module:callable``. A name may be followed by what
+    the library's function takes: ``timm:vit_tiny_patch16_224,img_size=64,num_heads=6``.
 
     Raises:
         ConfigError: nothing has that name, its library is not installed, or it cannot be built.
@@ -94,28 +113,72 @@ def sources(arch: str) -> Iterator[Source]:
     Raises:
         ConfigError: nothing has that name, or its library is not installed.
     """
-    library, colon, name = arch.partition(":")
+    owner, colon, name = arch.partition(":")
     if not colon:
         yield from _bare(arch)
-    elif library in LIBRARIES:
-        source = _find(library, name)
+    elif owner in LIBRARIES:
+        source = _find(owner, *split(name))
         if source is None:
-            raise ConfigError(f"--arch {quoted(arch)}: {_unknown(name, [library])}")
+            raise ConfigError(f"--arch {quoted(arch)}: {_unknown(split(name)[0], [owner])}")
         yield source
     else:
-        yield Source(arch, partial(_call, arch, library, name), own_code=True, loose_head=True)
+        yield Source(arch, partial(_call, arch, owner, name), own_code=True, loose_head=True)
 
 
-def _bare(name: str) -> Iterator[Source]:
+def split(spec: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of "NAME,key=value,key=value".
+
+    Values are Python literals; what is none is a text.
+
+    >>> split("vit_tiny_patch16_224,img_size=64,global_pool=avg")
+    ('vit_tiny_patch16_224', {'img_size': 64, 'global_pool': 'avg'})
+
+    Raises:
+        ConfigError: an option is no ``key=value``, or one that would load weights or code.
+    """
+    name, *parts = OPTION.split(spec)
+    options: dict[str, Any] = {}
+    for part in parts:
+        key, equals, text = part.partition("=")
+        if not equals or not key.isidentifier() or key in REFUSED:
+            raise ConfigError(
+                f"--arch {quoted(spec)}: the option '{quoted(part)}' cannot be given; options are "
+                "key=value after commas"
+            )
+        try:
+            options[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            options[key] = text
+    return name, options
+
+
+def joined(name: str, options: Mapping[str, Any]) -> str:
+    """Return what :func:`split` takes apart."""
+    return ",".join([name, *(f"{key}={value}" for key, value in options.items())])
+
+
+def computes_on_meta(module: nn.Module) -> bool:
+    """Tell whether the module holds values on the meta device that no file will replace."""
+    saved = set(module.state_dict())
+    buffers = any(buffer.is_meta for name, buffer in module.named_buffers() if name not in saved)
+    return buffers or any(
+        isinstance(value, Tensor) and value.is_meta
+        for part in module.modules()
+        for value in vars(part).values()
+    )
+
+
+def _bare(spec: str) -> Iterator[Source]:
+    name, options = split(spec)
     asked, absent = [], []
     found = False
-    for library in LIBRARIES:
+    for owner in LIBRARIES:
         try:
-            source = _find(library, name)
+            source = _find(owner, name, options)
         except _NotInstalledError as error:
             absent.append(str(error))
             continue
-        asked.append(library)
+        asked.append(owner)
         if source is not None:
             found = True
             yield source
@@ -124,7 +187,7 @@ def _bare(name: str) -> Iterator[Source]:
 
 
 def _unknown(name: str, libraries: Sequence[str]) -> str:
-    names = sorted({known for library in libraries for known in NAMES[library]()})
+    names = sorted({known for owner in libraries for known in NAMES[owner]()})
     near = difflib.get_close_matches(name, names, n=3)
     hint = f"did you mean {', '.join(near)}?" if near else "check the name"
     return f"unknown to {', '.join(libraries)}; {hint}"
@@ -134,7 +197,12 @@ class _NotInstalledError(ConfigError):
     """A library that ``--arch`` needs is not there."""
 
 
-def _library(name: str) -> ModuleType:
+def library(name: str) -> ModuleType:
+    """Import one of the model libraries.
+
+    Raises:
+        ConfigError: it is not installed, or does not import.
+    """
     try:
         return import_module("torchvision.models" if name == "torchvision" else name)
     except ImportError as error:
@@ -146,36 +214,34 @@ def _library(name: str) -> ModuleType:
 
 
 def _torchvision_names() -> list[str]:
-    models = _library("torchvision")
+    models = library("torchvision")
     return list(models.list_models(module=models))
 
 
 def _timm_names() -> list[str]:
-    return list(_library("timm").list_models())
+    return list(library("timm").list_models())
 
 
 def _open_clip_names() -> list[str]:
-    return list(_library("open_clip").list_models())
+    return list(library("open_clip").list_models())
 
 
 NAMES = {"torchvision": _torchvision_names, "timm": _timm_names, "open_clip": _open_clip_names}
 
 
-def _find(library: str, name: str) -> Source | None:
+def _find(owner: str, name: str, options: Mapping[str, Any]) -> Source | None:
     """Return the source of a library's model, None where the library does not know the name."""
-    if library == "timm":
-        known = _library("timm").is_model(name)
-    else:
-        name = name.replace("/", "-") if library == "open_clip" else name
-        known = name in NAMES[library]()
-    return FINDERS[library](name) if known else None
+    if owner == "timm":
+        return timm_source(name, options)
+    name = name.replace("/", "-") if owner == "open_clip" else name
+    return FINDERS[owner](name, options) if name in NAMES[owner]() else None
 
 
-def _from_torchvision(name: str) -> Source:
-    models = _library("torchvision")
+def _from_torchvision(name: str, options: Mapping[str, Any]) -> Source:
+    models = library("torchvision")
 
     def make() -> nn.Module:
-        module: nn.Module = models.get_model(name, weights=None)
+        module: nn.Module = models.get_model(name, weights=None, **options)
         _strip_head(module)
         return module
 
@@ -186,7 +252,7 @@ def _from_torchvision(name: str) -> Source:
         source = f"torchvision's {name} {weights.name}"
         return _preprocessing(size, transforms.mean, transforms.std, source)
 
-    return Source(f"torchvision:{name}", make, describe, loose_head=True)
+    return Source(joined(f"torchvision:{name}", options), make, describe, loose_head=True)
 
 
 def _strip_head(module: nn.Module) -> None:
@@ -202,36 +268,47 @@ def _strip_head(module: nn.Module) -> None:
             setattr(module, name, nn.Identity())
 
 
-def _from_timm(name: str) -> Source:
-    timm = _library("timm")
+def timm_source(
+    name: str, options: Mapping[str, Any], fields: Mapping[str, Any] | None = None
+) -> Source | None:
+    """Return the source of a timm model, None where timm does not know the name.
+
+    ``fields`` are those of a ``pretrained_cfg`` that takes the place of timm's own.
+
+    Raises:
+        ConfigError: timm is not installed.
+    """
+    timm = library("timm")
+    if not timm.is_model(name):
+        return None
+    arguments: dict[str, Any] = {"num_classes": 0, **options}
+    if fields is not None:
+        arguments["pretrained_cfg"] = dict(fields)
 
     def describe(module: nn.Module) -> Preprocessing | None:
         config: Any = getattr(module, "pretrained_cfg", None)
         if not config:
             return None
         default = Preprocessing()
-        size = config.get("input_size", (default.image_size,))[-1]
+        size = options.get("img_size") or config.get("input_size") or default.image_size
+        side = size if isinstance(size, int) else size[-1]
         mean, std = config.get("mean", default.mean), config.get("std", default.std)
-        return _preprocessing(size, mean, std, f"timm's {name}")
+        return _preprocessing(side, mean, std, f"timm's {name}")
 
-    return Source(
-        f"timm:{name}",
-        partial(timm.create_model, name, pretrained=False, num_classes=0),
-        describe,
-    )
+    make = partial(timm.create_model, name, pretrained=False, **arguments)
+    return Source(joined(f"timm:{name}", options), make, describe)
 
 
-def _from_open_clip(name: str) -> Source:
-    open_clip = _library("open_clip")
+def _from_open_clip(name: str, options: Mapping[str, Any]) -> Source:
+    open_clip = library("open_clip")
     config = open_clip.get_model_config(name)
-    # The names of weights that would be downloaded, and outputs that are no embedding.
-    vision = {**config["vision_cfg"], "timm_model_pretrained": False, "output_tokens": False}
+    quick_gelu = options.get("quick_gelu", config.get("quick_gelu", False))
+    vision = {
+        **config["vision_cfg"],
+        **{key: value for key, value in options.items() if key != "quick_gelu"},
+    }
 
-    def make() -> nn.Module:
-        # The text tower would take more memory than the image tower, for nothing.
-        tower = open_clip.model._build_vision_tower
-        module: nn.Module = tower(config["embed_dim"], vision, config.get("quick_gelu", False))
-        return module
+    make = partial(open_clip_tower, config["embed_dim"], vision, quick_gelu)
 
     def describe(module: nn.Module) -> Preprocessing:
         size = vision.get("image_size", 224)
@@ -245,7 +322,23 @@ def _from_open_clip(name: str) -> Source:
         return _preprocessing(side, agreed_mean, agreed_std, f"open_clip's {name}")
 
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    return Source(f"open_clip:{name}", make, describe, _quick_gelu_note(name))
+    spec = joined(f"open_clip:{name}", options)
+    return Source(spec, make, describe, () if options else _quick_gelu_note(name))
+
+
+def open_clip_tower(width: int, vision: Mapping[str, Any], quick_gelu: bool) -> nn.Module:
+    """Build an image tower of open_clip; the text tower would only take memory.
+
+    ``width`` is the configuration's ``embed_dim``, ``vision`` its ``vision_cfg``.
+
+    Raises:
+        ConfigError: open_clip is not installed.
+    """
+    tower = library("open_clip").model._build_vision_tower
+    # The names of weights that would be downloaded, and outputs that are no embedding.
+    plain = {**vision, "timm_model_pretrained": False, "output_tokens": False}
+    module: nn.Module = tower(width, plain, quick_gelu)
+    return module
 
 
 def _quick_gelu_note(name: str) -> tuple[str, ...]:
@@ -258,9 +351,8 @@ def _quick_gelu_note(name: str) -> tuple[str, ...]:
     )
 
 
-FINDERS: dict[str, Callable[[str], Source]] = {
+FINDERS: dict[str, Callable[[str, Mapping[str, Any]], Source]] = {
     "torchvision": _from_torchvision,
-    "timm": _from_timm,
     "open_clip": _from_open_clip,
 }
 

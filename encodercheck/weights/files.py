@@ -1,15 +1,24 @@
-"""From what the user typed to one .safetensors file on disk."""
+"""From what the user typed to the files of one model on disk."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 from encodercheck.errors import LoadError
-from encodercheck.weights.header import listed, located, os_reason
+from encodercheck.weights import folder as folders
+from encodercheck.weights.checkpoint import (
+    Checkpoint,
+    check_shards,
+    declared_shards,
+    open_checkpoint,
+)
+from encodercheck.weights.header import located, os_reason
 
-SUFFIX = ".safetensors"
+SUFFIX = folders.SUFFIX
+HUB = "hf://"
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar"})
 CONVERT = (
     'python -c "import torch; from safetensors.torch import save_file; '
@@ -18,24 +27,60 @@ CONVERT = (
 )
 # Protocols 2 to 5; the older ones have no mark of their own.
 PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-CHUNK = 2**20
 
 
-def resolve(model: str | Path) -> Path:
-    """Return the .safetensors file that ``model`` names.
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of a model.
 
-    ``model`` is the file itself or a folder: its ``model.safetensors``, or else the only
-    .safetensors file in it.
+    ``path`` is the .safetensors file, or the index of the ``shards``; ``configs`` may say what the
+    model is, the likeliest first; ``notes`` tell where the files are from.
+    """
+
+    path: Path
+    shards: tuple[Path, ...] = ()
+    weight_map: dict[str, str] = field(default_factory=dict)
+    configs: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def open(self) -> Checkpoint:
+        """Read and validate the headers.
+
+        Raises:
+            LoadError: a file cannot be read, or breaks a rule of the format.
+        """
+        checkpoint = open_checkpoint(self.path, self.shards)
+        if self.shards:
+            check_shards(checkpoint, self.weight_map)
+        return checkpoint
+
+
+def locate(model: str | Path) -> ModelFiles:
+    """Return the files that ``model`` names.
+
+    ``model`` is a .safetensors file, the index of a sharded one, a folder that holds either, or
+    ``hf://org/name[@rev]``: only that is ever asked of the network.
 
     Raises:
         LoadError: there is no such file, more than one, or a pickle.
+        ConfigError: the library that a hub needs is not installed.
     """
-    if str(model).startswith("hf://"):
-        raise LoadError(
-            f"{located(model)}: hf:// is not supported yet; download the model first and pass "
-            "its .safetensors file"
+    if str(model).startswith(HUB):
+        from encodercheck.weights import hub
+
+        snapshot = hub.fetch(str(model), _wanted)
+        found = _local(snapshot.folder)
+        return ModelFiles(
+            found.path,
+            found.shards,
+            found.weight_map,
+            found.configs,
+            (f"from the hub, commit {snapshot.commit}",),
         )
-    path = Path(model)
+    return _local(Path(model))
+
+
+def _local(path: Path) -> ModelFiles:
     try:
         if path.is_dir():
             path = _in_folder(path)
@@ -43,50 +88,68 @@ def resolve(model: str | Path) -> Path:
             raise LoadError(f"{located(path)}: no such file or folder; check the path")
         if not path.is_file():
             raise LoadError(f"{located(path)}: not a regular file; pass a .safetensors file")
+        configs = folders.configs_beside(path)
+        if path.name.lower().endswith(folders.INDEX_SUFFIX):
+            weight_map = _weight_map(path)
+            return ModelFiles(path, _shards(path, weight_map), weight_map, configs)
         _refuse_other_formats(path)
     except (OSError, ValueError) as error:
         raise LoadError(f"{located(path)}: cannot be read: {os_reason(error)}") from error
-    return path
+    return ModelFiles(path, configs=configs)
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal.
+def _wanted(names: Sequence[str]) -> list[str]:
+    """Return the files of a hub's repository to download.
 
-    Raises:
-        LoadError: the file cannot be read.
+    The shards of an index are not known before it is here, so all files like them are wanted.
     """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise LoadError(f"{located(path)}: cannot be read: {os_reason(error)}") from error
-    return digest.hexdigest()
+    top = [name for name in names if "/" not in name]
+    choice = _chosen("the repository", top)
+    if choice is None:
+        pickles = [name for name in top if Path(name).suffix.lower() in PICKLE_SUFFIXES]
+        what = f"only pickles ({pickles[0]})" if pickles else "no .safetensors file"
+        raise LoadError(
+            f"the repository holds {what}; encodercheck reads .safetensors only: pass another "
+            "revision or a converted file"
+        )
+    stem = choice.weights[: -len(folders.INDEX_SUFFIX)]
+    shards = [name for name in top if name.startswith(f"{stem}-") and name.endswith(SUFFIX)]
+    return [choice.weights, *choice.configs, *(shards if choice.sharded else ())]
 
 
 def _in_folder(folder: Path) -> Path:
-    preferred = folder / f"model{SUFFIX}"
-    if preferred.is_file():
-        return preferred
     names = sorted(entry.name for entry in folder.iterdir())
-    found = [name for name in names if name.lower().endswith(SUFFIX)]
-    if any(name.lower().endswith(f"{SUFFIX}.index.json") for name in names):
-        raise LoadError(
-            f"{located(folder)}: sharded weights are not supported yet; merge the "
-            f"{len(found)} files into one model{SUFFIX}"
-        )
-    if len(found) == 1:
-        return folder / found[0]
-    if found:
-        raise LoadError(
-            f"{located(folder)}: {len(found)} .safetensors files ({listed(found)}); pass one of "
-            "them"
-        )
+    choice = _chosen(folder, names)
+    if choice is not None:
+        folders.check_inside(folder / choice.weights, folder)
+        return folder / choice.weights
     pickles = [name for name in names if Path(name).suffix.lower() in PICKLE_SUFFIXES]
     if pickles:
         _refuse_pickle(folder / pickles[0])
     raise LoadError(f"{located(folder)}: no .safetensors file in this folder; pass one")
+
+
+def _chosen(folder: Path | str, names: Sequence[str]) -> folders.Choice | None:
+    try:
+        return folders.choose(names)
+    except folders.SeveralError as error:
+        raise LoadError(
+            f"{located(folder)}: {len(error.names)} .safetensors files ({error}); pass one of them"
+        ) from error
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    return declared_shards(index, folders.read_json(index, folders.MAX_INDEX))
+
+
+def _shards(index: Path, weight_map: dict[str, str]) -> tuple[Path, ...]:
+    paths = tuple(index.parent / name for name in sorted(set(weight_map.values())))
+    for path in paths:
+        if not path.is_file():
+            raise LoadError(f"{located(path)}: this shard is missing; download the folder again")
+        folders.check_inside(path, index.parent)
+        _refuse_other_formats(path)
+    return paths
 
 
 def _refuse_other_formats(path: Path) -> None:

@@ -3,6 +3,9 @@
 The format: 8 bytes, the little-endian length of the header; the header, one JSON object from tensor
 names to ``{"dtype", "shape", "data_offsets"}`` and from ``__metadata__`` to strings; then the data,
 which the tensors cover exactly, without holes or overlaps.
+
+The file may be hostile: reading a header takes no more memory than the file's own size and
+``MAX_PARSING``, and messages repeat nothing of it unescaped.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,10 +23,22 @@ from typing import Any, NoReturn
 from encodercheck.errors import LoadError
 
 LENGTH_BYTES = 8
-MAX_HEADER = 100_000_000
+# The largest headers of real encoders describe a few thousand tensors in less than a megabyte.
+MAX_HEADER = 8 * 2**20
+MAX_TENSORS = 20_000
 MAX_NAME = 1_000
+MAX_DIMENSIONS = 32
 # Beyond this, other readers overflow 64 bits when they count a tensor in bits.
 MAX_ELEMENTS = 2**57
+
+# Bytes of memory that parsing may take, beside the JSON text as it was read.
+MAX_PARSING = 60_000_000
+# What the json module of CPython 3.10 to 3.13 takes at worst, with a margin: so much for every byte
+# of the text and for every value in it. Characters beyond ASCII make strings up to four times as
+# large, and an escape in a string holds another copy of it for a while.
+ASCII_COSTS = (2.5, 160)
+WIDE_COSTS = (10.5, 240)
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 DTYPE_BITS: Mapping[str, int] = {
     "F4": 4,
@@ -35,9 +51,10 @@ DTYPE_BITS: Mapping[str, int] = {
 }
 ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 GET_ANOTHER = "the file is damaged or no .safetensors file; download or save it again"
+SAVE_LESS = "save the encoder alone in a file of its own"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """One tensor as the header declares it; ``offsets`` are (begin, end) in the data."""
 
@@ -94,8 +111,8 @@ def read_header(path: str | Path) -> Header:
     """Read and validate the header of a .safetensors file; no tensor is read.
 
     Raises:
-        LoadError: the file cannot be read, or breaks a rule of the format. Every rule is checked
-            here, so that a later reader meets no surprise.
+        LoadError: the file cannot be read, breaks a rule of the format, or holds more than any
+            encoder. Every rule is checked here, so that a later reader meets no surprise.
     """
     path = Path(path)
     try:
@@ -107,7 +124,7 @@ def read_header(path: str | Path) -> Header:
         _check_layout(tensors, file_size - data_start)
     except _InvalidError as error:
         raise LoadError(f"{located(path)}: {error}") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: the path holds a NUL
         raise LoadError(f"{located(path)}: cannot be read: {os_reason(error)}") from error
     return Header(path, tensors, metadata, data_start, file_size)
 
@@ -128,6 +145,22 @@ def strict_json(text: str) -> Any:
         )
     except (RecursionError, MemoryError) as error:
         raise _InvalidError("the JSON is nested too deeply") from error
+
+
+def check_structure(raw: bytes, most: int) -> None:
+    """Refuse JSON text, not parsed yet, that could take more than ``most`` bytes to parse.
+
+    Few bytes of JSON can make large objects: ``[],`` takes 67. Every value follows a bracket, a
+    comma or a colon, so that these bound their number; those inside strings count too.
+
+    Raises:
+        ValueError: it could; the message repeats nothing of the text.
+    """
+    plain = raw.isascii() and b"\\u" not in raw
+    per_byte, per_value = ASCII_COSTS if plain else WIDE_COSTS
+    values = sum(map(raw.count, (b"[", b"{", b",", b":")))
+    if per_byte * len(raw) + per_value * values > most:
+        raise _InvalidError(f"it could take more than {most // 10**6} MB of memory to parse")
 
 
 def _read_bytes(path: Path) -> tuple[bytes, int]:
@@ -161,6 +194,12 @@ def _read_bytes(path: Path) -> tuple[bytes, int]:
 def _parse(raw: bytes) -> dict[str, Any]:
     if not raw.startswith(b"{"):
         raise _InvalidError(f"the header is not a JSON object; {GET_ANOTHER}")
+    if raw.count(b'"data_offsets"') > MAX_TENSORS:
+        raise _InvalidError(f"describes more than {MAX_TENSORS} tensors; {SAVE_LESS}")
+    try:
+        check_structure(raw, MAX_PARSING)
+    except _InvalidError as error:
+        raise _InvalidError(f"the header is too large: {error}; {SAVE_LESS}") from error
     try:
         entries = strict_json(raw.decode("utf-8"))
     except _InvalidError as error:
@@ -198,19 +237,23 @@ def _no_constant(name: str) -> NoReturn:
 def _metadata(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise _InvalidError(f"__metadata__ is not an object of strings; {GET_ANOTHER}")
+    if any(SURROGATES.search(text) for item in value.items() for text in item):
+        raise _InvalidError(f"__metadata__ holds what is not Unicode text; {GET_ANOTHER}")
     return value
 
 
 def _tensor(name: str, entry: Any) -> TensorInfo:
     try:
         _check_name(name)
-        if not isinstance(entry, dict) or set(entry) != ENTRY_KEYS:
+        if not isinstance(entry, dict) or entry.keys() != ENTRY_KEYS:
             raise _InvalidError("is not described by dtype, shape and data_offsets")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
             raise _InvalidError(f"has the unknown dtype '{quoted(dtype, 24)}'")
         if not _sizes(shape):
             raise _InvalidError("has an invalid shape")
+        if len(shape) > MAX_DIMENSIONS:
+            raise _InvalidError(f"has a shape of more than {MAX_DIMENSIONS} dimensions")
         if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
             raise _InvalidError("has invalid data_offsets")
         _check_size(dtype, shape, offsets[1] - offsets[0])
@@ -222,10 +265,8 @@ def _tensor(name: str, entry: Any) -> TensorInfo:
 def _check_name(name: str) -> None:
     if len(name) > MAX_NAME:
         raise _InvalidError(f"has a name of more than {MAX_NAME} characters")
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise _InvalidError("has a name that is not Unicode text") from error
+    if SURROGATES.search(name):
+        raise _InvalidError("has a name that is not Unicode text")
 
 
 def _sizes(value: Any) -> bool:

@@ -1,401 +1,207 @@
-"""From a header to an architecture: what the file's metadata say, and what its tensors show.
+"""From tensors to an architecture: which of the known image towers a file can hold.
 
-No weight is read and nothing is built. ResNets are read off the names and shapes of their tensors:
-any width and depth, basic and bottleneck blocks, torchvision's names and those of a Sequential.
+No weight is read and nothing is built: :mod:`encodercheck.planning` builds what is found here, and
+believes it only if it fits.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from encodercheck.errors import AmbiguousArchitecture, LoadError, UnknownArchitecture
-from encodercheck.weights.header import Header, listed, located, quoted, strict_json
-from encodercheck.weights.match import (
-    MAX_ENCODERS,
-    Match,
-    check_dtypes,
-    match,
-    notes_of,
-    preferred,
+from encodercheck.errors import AmbiguousArchitecture, UnknownArchitecture
+from encodercheck.weights import index
+from encodercheck.weights.checkpoint import Checkpoint
+from encodercheck.weights.header import listed, located
+from encodercheck.weights.index import Hit
+from encodercheck.weights.match import UNUSED, Match, match, preferred
+from encodercheck.weights.metadata import Metadata, read_metadata
+from encodercheck.weights.read_resnet import (
+    TRY_ARCH,
+    Identified,
+    NoResNet,
+    read_resnet,
+    renamed,
 )
-from encodercheck.weights.spec import MAX_BLOCKS, MAX_STAGES, ResNetSpec, Shape, expected_shapes
+from encodercheck.weights.read_vit import read_vit
+from encodercheck.weights.spec import Shape
+from encodercheck.weights.two_towers import TEXT_NAMES
 
-__all__ = [
-    "Hints",
-    "Identified",
-    "Metadata",
-    "ResNetSpec",
-    "identify",
-    "metadata_for",
-    "read_metadata",
-]
-
-METADATA_KEY = "encodercheck"
-MAX_METADATA = 10_000
-MAX_IMAGE_SIZE = 4096
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-
-TEXT_NAMES = re.compile(
-    r"word_embeddings|token_embedding|embed_tokens|text_model|(^|\.)(wte|wpe|shared)\."
-)
-VIT_NAMES = re.compile(r"patch_embed|cls_token|class_embedding|class_token|conv_proj|pos_embed")
-TRY_ARCH = (
-    "pass --arch: a torchvision, timm or open_clip name, such as --arch timm:vit_base_patch16_224, "
-    "or package.module:callable"
-)
-
-Triple = tuple[float, float, float]
+LIBRARY_ORDER = ("torchvision", "timm", "open_clip")
+# A smaller share of names in common is chance.
+LEAST_SHARE = 0.3
+# MoCo v3 (Chen, Xie, He, ICCV 2021) divides its ViT-S among 12 heads, everybody else among 6.
+MOCO_V3 = re.compile(r"(^|\.)(base|momentum)_encoder\.$")
+VIT_SMALL = "timm:vit_small_patch16_224"
 
 
 @dataclass(frozen=True)
-class Hints:
-    """The preprocessing that goes with an architecture, and where it came from."""
+class Function:
+    """Towers that fit a file and compute the same features, the plainest name first.
 
-    image_size: int
-    mean: Triple
-    std: Triple
-    source: str
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """What encodercheck's own entry in a file's metadata says; None where it is silent."""
-
-    spec: ResNetSpec | None = None
-    image_size: int | None = None
-    mean: Triple | None = None
-    std: Triple | None = None
-
-
-@dataclass(frozen=True)
-class Identified:
-    """An architecture that fits a file.
-
-    ``key_map`` leads from names in the file to names in the module; it names every tensor that the
-    encoder needs, and no other. ``notes`` say what was assumed, chosen and left out.
+    ``archs`` are what to pass as ``--arch``, any of them; ``hits`` their entries in the index.
     """
 
-    spec: ResNetSpec
-    key_map: dict[str, str]
-    found_by: str
-    notes: tuple[str, ...]
-    hints: Hints
+    archs: tuple[str, ...]
+    hits: tuple[Hit, ...] = ()
 
 
-def identify(header: Header) -> Identified:
-    """Find the ResNet whose tensors the file holds.
+def functions(checkpoint: Checkpoint) -> list[Function]:
+    """Return every function that known towers compute with the tensors of a file.
+
+    One is an identification, several are an ambiguity, none says that the architecture is unknown.
 
     Raises:
-        UnknownArchitecture: the tensors are those of something else.
-        AmbiguousArchitecture: there are several encoders, and nothing says which to take.
-        LoadError: the metadata are invalid or contradict the tensors, or the encoder is one that
-            cannot be scanned: integer weights, or images of other than three channels.
+        AmbiguousArchitecture: the file holds several encoders, and nothing says which to take.
     """
-    metadata = read_metadata(header)
-    if not header.tensors:
-        raise LoadError(f"{located(header.path)}: holds no tensors; save the weights again")
-    spec, found, notes = _choose(header)
-    found_by = "read off the tensors"
+    shapes = shapes_of(checkpoint)
+    hits = index.load().find(shapes)
+    prefixes = sorted({hit.prefix for hit in hits})
+    fits = [
+        (hit, matched)
+        for hit in hits
+        if (matched := _match(hit, shapes, checkpoint, prefixes)).complete
+    ]
+    if not fits:
+        return []
+    fitting = sorted({hit.prefix for hit, _ in fits})
+    chosen = preferred(fitting, checkpoint)
+    fits = [fit for fit in fits if fit[0].prefix == chosen]
+    # What explains fewer tensors would leave a part of the encoder out.
+    most = max(len(matched.key_map) for _, matched in fits)
+    grouped: dict[tuple[int, int], list[Hit]] = {}
+    for hit, matched in sorted(fits, key=lambda fit: _rank(fit[0])):
+        if len(matched.key_map) == most:
+            grouped.setdefault((hit.entry.family, hit.entry.function), []).append(hit)
+    found = [Function(tuple(h.arch for h in hits), tuple(hits)) for hits in grouped.values()]
+    return [*found, *_forks(found, chosen)]
+
+
+def _forks(found: Iterable[Function], prefix: str) -> list[Function]:
+    """Return what the wrapper's own code is known to build with the tensors of a known tower."""
+    if not MOCO_V3.search(prefix):
+        return []
+    small = [arch for function in found for arch in function.archs if arch.startswith(VIT_SMALL)]
+    return [Function((f"{small[0]},num_heads=12",))] if small else []
+
+
+def views(checkpoint: Checkpoint) -> list[Checkpoint]:
+    """Return the checkpoint as it is, and with a Sequential's names translated."""
+    other = renamed(checkpoint)
+    return [checkpoint] if other is None else [checkpoint, other]
+
+
+def refuse_early(checkpoint: Checkpoint) -> None:
+    """Refuse, without torch, what :mod:`encodercheck.planning` would refuse by the tensors alone.
+
+    Raises:
+        LoadError: the tensors fit nothing, or architectures that compute different features.
+    """
+    metadata = read_metadata(checkpoint)
     if metadata.spec is not None:
-        spec, found_by = _agreed(header, spec, metadata.spec), "the file's metadata"
-    else:
-        notes = (*_assumptions(spec), *notes)
-    check_dtypes(header, found.key_map)
-    return Identified(spec, found.key_map, found_by, notes, _hints(spec, metadata))
+        read_resnet(checkpoint, metadata)
+        return
+    for view in views(checkpoint):
+        found = functions(view)
+        if len(found) > 1:
+            raise ambiguous(view, found)
+        if found:
+            return
+    by_family(checkpoint, metadata)
 
 
-def read_metadata(header: Header) -> Metadata:
-    """Read encodercheck's own entry: ``{"architecture", "image_size", "mean", "std"}``.
-
-    Every key may be absent, and so may the entry; keys that a later version added are passed over.
-
-    Raises:
-        LoadError: the entry is too large, or says something that cannot be meant.
-    """
-    text = header.metadata.get(METADATA_KEY)
-    if text is None:
-        return Metadata()
-    try:
-        if len(text) > MAX_METADATA:
-            raise ValueError(f"it is longer than {MAX_METADATA} characters")
-        values = strict_json(text)
-        if not isinstance(values, dict):
-            raise ValueError("it is not an object")
-        architecture = values.get("architecture")
-        return Metadata(
-            spec=None if architecture is None else ResNetSpec.from_dict(architecture),
-            image_size=_image_size(values.get("image_size")),
-            mean=_triple("mean", values.get("mean")),
-            std=_triple("std", values.get("std")),
-        )
-    except ValueError as error:
-        raise LoadError(
-            f"{located(header.path)}: the metadata entry '{METADATA_KEY}' is invalid: "
-            f"{quoted(error, 200)}; save the file without that entry"
-        ) from error
-
-
-def metadata_for(spec: ResNetSpec, *, image_size: int, mean: Triple, std: Triple) -> dict[str, str]:
-    """Return the ``__metadata__`` that makes a saved ResNet load exactly as it was."""
-    values = {
-        "architecture": spec.to_dict(),
-        "image_size": image_size,
-        "mean": list(mean),
-        "std": list(std),
-    }
-    return {METADATA_KEY: json.dumps(values)}
-
-
-def _image_size(value: Any) -> int | None:
-    if value is None or (type(value) is int and 1 <= value <= MAX_IMAGE_SIZE):
-        return value
-    raise ValueError(f"image_size is not an integer from 1 to {MAX_IMAGE_SIZE}")
-
-
-def _triple(name: str, value: Any) -> Triple | None:
-    if value is None:
-        return None
-    numbers = isinstance(value, list) and all(type(item) in (int, float) for item in value)
-    if not numbers or len(value) != 3 or not all(math.isfinite(item) for item in value):
-        raise ValueError(f"{name} is not three numbers")
-    if name == "std" and min(value) <= 0:
-        raise ValueError("std is not positive")
-    return float(value[0]), float(value[1]), float(value[2])
-
-
-def _choose(header: Header) -> tuple[ResNetSpec, Match, tuple[str, ...]]:
-    """Return the encoder to scan, its tensors, and notes on the others."""
-    candidates = _candidates(header)
-    if not candidates:
-        raise UnknownArchitecture(f"{located(header.path)}: {_stranger(header)}")
-    fitting: dict[str, tuple[ResNetSpec, Match]] = {}
-    refusal: LoadError | None = None
-    for prefix, naming in candidates.items():
-        try:
-            fitting[prefix] = _read(header, prefix, naming, candidates)
-        except LoadError as error:
-            refusal = refusal or error
-    if not fitting:
-        assert refusal is not None
-        raise refusal
-    spec, found = fitting[preferred(fitting, header)]
-    return spec, found, notes_of(found, fitting)
-
-
-def _candidates(header: Header) -> dict[str, str]:
-    """Return the prefixes under which a ResNet seems to start, with its naming."""
-    found: dict[str, str] = {}
-    for name in header.tensors:
-        prefix = name.removesuffix("layer1.0.conv1.weight")
-        if prefix != name and (not prefix or prefix.endswith(".")):
-            found[prefix] = "torchvision"
-        matched = re.fullmatch(r"((?:.*\.)?)[34]\.0\.conv1\.weight", name, re.DOTALL)
-        if matched and f"{matched[1]}0.weight" in header.tensors:
-            found[matched[1]] = "sequential"
-    if len(found) > MAX_ENCODERS:
-        raise AmbiguousArchitecture(
-            f"{located(header.path)}: holds {len(found)} encoders ({listed(found)}); save the one "
-            "to scan in a file of its own"
-        )
-    return found
-
-
-def _read(
-    header: Header, prefix: str, naming: str, others: Iterable[str]
-) -> tuple[ResNetSpec, Match]:
-    """Read the spec off the tensors under ``prefix`` and check that it explains all of them."""
-    rename = _Renaming(header, prefix, naming)
-    shapes = {
-        renamed: tensor.shape
-        for name, tensor in header.tensors.items()
-        if name.startswith(prefix) and (renamed := rename(name[len(prefix) :])) is not None
-    }
-    try:
-        _check_stem(header, shapes)
-        spec = _spec(shapes, naming, maxpool=rename.maxpool)
-    except ValueError as error:
-        where = f" under '{quoted(prefix)}'" if prefix else ""
-        raise UnknownArchitecture(
-            f"{located(header.path)}: has the stages of a ResNet{where}, but is another "
-            f"architecture: {error}; {TRY_ARCH}"
-        ) from error
-    found = match(expected_shapes(spec), header, prefix, rename, others)
-    if not found.complete:
-        raise UnknownArchitecture(
-            f"{located(header.path)}: looks like {spec} but does not fit it: {found.describe()}; "
-            f"if it is another architecture, {TRY_ARCH}"
-        )
-    return spec, found
-
-
-class _Renaming:
-    """From names in the file, prefix stripped, to torchvision's; None for a head's."""
-
-    def __init__(self, header: Header, prefix: str, naming: str) -> None:
-        self.sequential = naming == "sequential"
-        # A Sequential of torchvision's children: convolution, norm, ReLU, perhaps the max-pool,
-        # the stages. Where the stages begin tells whether the max-pool is there.
-        self.first = 3 if f"{prefix}3.0.conv1.weight" in header.tensors else 4
-        self.stages = 0
-        while f"{prefix}{self.first + self.stages}.0.conv1.weight" in header.tensors:
-            self.stages += 1
-        self.maxpool = self.first == 4 if self.sequential else None
-
-    def __call__(self, name: str) -> str | None:
-        if self.sequential:
-            position, _, rest = name.partition(".")
-            if position.isdecimal() and position.isascii():
-                return self._at(int(position[:6]), rest, name)
-        # What torchvision calls downsample, CIFAR code calls shortcut.
-        return re.sub(r"^(layer\d+\.0\.)shortcut\.", r"\1downsample.", name)
-
-    def _at(self, position: int, rest: str, name: str) -> str | None:
-        if position < 2:
-            return f"{('conv1', 'bn1')[position]}.{rest}"
-        stage = position - self.first + 1
-        if stage > self.stages + 1:
-            # After the stages and the average pool: a projector in the same Sequential.
-            return None
-        return re.sub(r"^0\.shortcut\.", "0.downsample.", f"layer{stage}.{rest}", count=1)
-
-
-def _check_stem(header: Header, shapes: Mapping[str, Shape]) -> None:
-    stem = shapes.get("conv1.weight")
-    if stem is None:
-        others = [
-            name
-            for name, shape in shapes.items()
-            if shape and name.startswith(("conv1.", "conv2.", "stem."))
-        ]
-        raise ValueError(f"conv1.weight is missing{f' ({listed(others)})' if others else ''}")
-    if len(stem) != 4:
-        raise ValueError("conv1.weight is no convolution")
-    if stem[1] != 3:
-        raise LoadError(
-            f"{located(header.path)}: the encoder reads images of {stem[1]} channel"
-            f"{'' if stem[1] == 1 else 's'}; encodercheck scans RGB encoders (3 channels)"
-        )
-
-
-def _spec(shapes: Mapping[str, Shape], naming: str, *, maxpool: bool | None) -> ResNetSpec:
-    """Read a spec off shapes under torchvision's names.
+def by_family(checkpoint: Checkpoint, metadata: Metadata) -> Identified:
+    """Return the ResNet that can be read off tensors which no known tower has.
 
     Raises:
-        ValueError: no ResNet has such shapes.
+        AmbiguousArchitecture: it is one, or a vision transformer, and a part of it leaves no trace.
+        UnknownArchitecture: it is nothing that is known.
+        LoadError: it cannot be scanned.
     """
-    kernel = shapes["conv1.weight"][2]
-    depths = _depths(shapes)
-    block = "bottleneck" if "layer1.0.conv3.weight" in shapes else "basic"
-    last, expansion = ("conv3", 4) if block == "bottleneck" else ("conv1", 1)
-    outputs = [
-        _convolution(shapes, f"layer{stage}.0.{last}.weight")[0]
-        for stage in range(1, len(depths) + 1)
-    ]
-    spec = ResNetSpec(
-        block,
-        depths,
-        tuple(output // expansion for output in outputs),
-        stem_width=shapes["conv1.weight"][0],
-        stem_kernel=kernel,
-        stem_stride=2 if kernel == 7 else 1,
-        maxpool=kernel == 7 if maxpool is None else maxpool,
-        naming=naming,
+    try:
+        return read_resnet(checkpoint, metadata)
+    except NoResNet:
+        pass
+    candidates = read_vit(checkpoint)
+    if candidates:
+        raise AmbiguousArchitecture.among(
+            f"{located(checkpoint.path)}: a vision transformer of no known name, whose number of "
+            "heads no tensor shows",
+            candidates,
+        )
+    raise unknown(checkpoint)
+
+
+def unknown(checkpoint: Checkpoint) -> UnknownArchitecture:
+    """Return the error of a file that no known architecture fits."""
+    return UnknownArchitecture(f"{located(checkpoint.path)}: {_stranger(checkpoint)}")
+
+
+def ambiguous(checkpoint: Checkpoint, functions: Sequence[Function]) -> AmbiguousArchitecture:
+    """Return the error of a file that fits architectures which compute different features."""
+    same = "; ".join(" = ".join(found.archs[:4]) for found in functions if len(found.archs) > 1)
+    return AmbiguousArchitecture.among(
+        f"{located(checkpoint.path)}: its tensors are those of {len(functions)} architectures that "
+        f"compute different features{f' ({same} are one of them)' if same else ''}",
+        [function.archs[0] for function in functions],
     )
-    if block == "bottleneck":
-        spec = _with_cardinality(spec, _convolution(shapes, "layer1.0.conv2.weight"))
-    return replace(spec, strides=_strides(spec, shapes))
 
 
-def _depths(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
-    depths: list[int] = []
-    while len(depths) <= MAX_STAGES and f"layer{len(depths) + 1}.0.conv1.weight" in shapes:
-        depth = 1
-        while depth <= MAX_BLOCKS and f"layer{len(depths) + 1}.{depth}.conv1.weight" in shapes:
-            depth += 1
-        depths.append(depth)
-    return tuple(depths)
+def shapes_of(checkpoint: Checkpoint) -> dict[str, Shape]:
+    """Return the names and shapes of what a module could take from a file."""
+    return {
+        name: tensor.shape
+        for name, tensor in checkpoint.tensors.items()
+        if not name.endswith(UNUSED)
+    }
 
 
-def _convolution(shapes: Mapping[str, Shape], name: str) -> Shape:
-    shape = shapes.get(name, ())
-    if len(shape) != 4 or 0 in shape:
-        raise ValueError(f"{name} is {'no convolution' if shape else 'missing'}")
-    return shape
+def expected_of(hit: Hit, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Return the tensors of a hit, those that follow the image size as the file has them."""
+    return {
+        name: shapes[hit.prefix + name] if name in hit.entry.sized else shape
+        for name, shape in hit.entry.shapes.items()
+    }
 
 
-def _with_cardinality(spec: ResNetSpec, inner: Shape) -> ResNetSpec:
-    """Read groups and base width off the 3x3 convolution of the first block."""
-    groups = max(1, inner[0] // inner[1])
-    return replace(spec, groups=groups, base_width=round(inner[0] * 64 / (groups * spec.width)))
+def _match(
+    hit: Hit, shapes: Mapping[str, Shape], checkpoint: Checkpoint, prefixes: Iterable[str]
+) -> Match:
+    expected = expected_of(hit, shapes)
+    return match(expected, checkpoint, hit.prefix, others=prefixes, heads=hit.entry.heads)
 
 
-def _strides(spec: ResNetSpec, shapes: Mapping[str, Shape]) -> tuple[int, ...]:
-    """Assume 1-2-2-2, but for stages that keep their width: there the shortcut tells."""
-    strides = []
-    for stage, usual in enumerate(spec.strides):
-        if spec.channels_into(stage) == spec.channels_of(stage):
-            usual = 2 if f"layer{stage + 1}.0.downsample.0.weight" in shapes else 1
-        strides.append(usual)
-    return tuple(strides)
+def _rank(hit: Hit) -> tuple[bool, int, int, str]:
+    library = hit.entry.arch.partition(":")[0]
+    return hit.resized, LIBRARY_ORDER.index(library), len(hit.entry.arch), hit.entry.arch
 
 
-def _agreed(header: Header, seen: ResNetSpec, said: ResNetSpec) -> ResNetSpec:
-    """Return the metadata's spec where it differs only in what no tensor can show."""
-    pooled = seen.maxpool if seen.naming == "sequential" else said.maxpool
-    same = expected_shapes(seen) == expected_shapes(said) and seen.groups == said.groups
-    if not same or said.naming != seen.naming or said.maxpool != pooled:
-        raise LoadError(
-            f"{located(header.path)}: the metadata say {said} ({said.naming} names) but the "
-            f"tensors are those of {seen} ({seen.naming} names); save the file without the "
-            f"metadata entry '{METADATA_KEY}'"
-        )
-    return said
-
-
-def _assumptions(spec: ResNetSpec) -> tuple[str, ...]:
-    pool = "with" if spec.maxpool else "without"
-    kernel = f"{spec.stem_kernel}x{spec.stem_kernel}"
-    notes = [
-        "strides are not in a weights file: assumed a "
-        f"{kernel} stem of stride {spec.stem_stride} {pool} max-pool, then "
-        f"{'-'.join(map(str, spec.strides))}"
-        f"{' on the 3x3 convolutions (v1.5)' if spec.block == 'bottleneck' else ''}"
-    ]
-    if str(spec) == "resnet50":
-        notes.append(
-            "timm's resnetaa50 and resnetblur50 have the same tensors: pass --arch if it is one"
-        )
-    return tuple(notes)
-
-
-def _hints(spec: ResNetSpec, metadata: Metadata) -> Hints:
-    """Return the preprocessing: the metadata's, else what goes with the stem."""
-    large = spec.stem_kernel == 7
-    mean, std = IMAGENET if large else CIFAR10
-    name = "ImageNet" if large else "CIFAR-10"
-    size = 224 if large else 32
-    said = (metadata.image_size, metadata.mean, metadata.std)
-    if None not in said:
-        source = "the file's metadata"
-    else:
-        partly = "the file's metadata, else " if any(said) else ""
-        source = f"{partly}assumed from the {spec.stem_kernel}x{spec.stem_kernel} stem: {name}"
-    return Hints(metadata.image_size or size, metadata.mean or mean, metadata.std or std, source)
-
-
-def _stranger(header: Header) -> str:
-    """Say what a file without a ResNet looks like, and what to do."""
-    names = list(header.tensors)
-    convolutions = any(len(tensor.shape) == 4 for tensor in header.tensors.values())
+def _stranger(checkpoint: Checkpoint) -> str:
+    """Say what a file looks like whose encoder is unknown, and what to do."""
+    names = list(checkpoint.tensors)
+    convolutions = any(len(tensor.shape) == 4 for tensor in checkpoint.tensors.values())
     if not convolutions and any(TEXT_NAMES.search(name) for name in names):
         return "looks like a text encoder; encodercheck scans image encoders"
-    if any(VIT_NAMES.search(name) for name in names):
-        return f"looks like a vision transformer, which does not name itself; {TRY_ARCH}"
+    if any(mark in name for name in names for mark in TRANSFORMERS_MARKS):
+        return (
+            "has the names of a model of the transformers library, which only its config.json "
+            f"describes; put that file beside it, or {TRY_ARCH}"
+        )
+    near = [
+        (arch, share)
+        for arch, share in index.load().nearest(shapes_of(checkpoint))
+        if share >= LEAST_SHARE
+    ]
+    if near:
+        shown = ", ".join(f"{arch} ({share:.0%} alike)" for arch, share in near)
+        return f"no known architecture fits its tensors; the nearest are {shown}; {TRY_ARCH}"
     return f"no known architecture fits its tensors ({listed(names)}); {TRY_ARCH}"
+
+
+TRANSFORMERS_MARKS = (
+    "embeddings.patch_embeddings.",
+    "vision_model.encoder.layers.",
+    "encoder.stages.0.layers.0.",
+    "embedder.embedder.convolution.",
+)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from encodercheck.errors import AmbiguousArchitecture, LoadError
-from encodercheck.weights.header import Header, listed, located, quoted
+from encodercheck.weights.checkpoint import Checkpoint
+from encodercheck.weights.header import listed, located, quoted
 from encodercheck.weights.spec import Shape
 
 # The first part of a name that belongs to a classifier, a projector or a loss, not to the encoder.
@@ -16,14 +18,20 @@ HEAD = re.compile(
     r"(fc|lin|g|h|mlp)(_?\d+)?"
     r"|(heads?|classifier|classification_head|linear|probe|prototypes?|queue|logits?|temperature"
     r"|criterion|loss|center|proj|pred|contrast|aux)(_?\d+|_\w+)?"
-    r"|proj\w+|pred\w+|contrast\w+|auxlogits",
+    r"|proj\w+|pred\w+|contrast\w+|auxlogits|last_linear"
+    # What masked image modelling trains beside the encoder.
+    r"|decoder\w*|mask_token",
     re.IGNORECASE,
 )
 # Of two encoders trained together, the student's is the one that people use.
 STUDENT = re.compile(r"(^|_)(student|online|query|q)(_|$)", re.IGNORECASE)
 TEACHER = re.compile(r"(^|_)(teacher|target|key|k|momentum|ema)(_|$)", re.IGNORECASE)
 
-FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
+FLOATS = frozenset({"F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64"})
+# What is stored beside narrow weights that mean nothing without it.
+SCALE = re.compile(r"(weight|input|activation|output)_scale(_inv)?|scale_(weight|input)")
+# Counts batches in training; evaluation does not use it, and files may lack it.
+UNUSED = "num_batches_tracked"
 MAX_ENCODERS = 16
 # Prefixes longer than this are somebody's joke, and would make the search quadratic.
 MAX_PREFIX_PARTS = 12
@@ -36,7 +44,8 @@ class Match:
     ``key_map`` leads from names in the file to names in the module; ``missing`` and ``unexpected``
     are names, the former in the module and the latter in the file; ``misshapen`` are texts such as
     "conv1.weight is 64x1x7x7, not 64x3x7x7"; ``ignored`` are names in the file that are no part of
-    the encoder.
+    the encoder; ``tied`` leads from names in the module that the file leaves out, because they
+    share memory with another, to that other name in the module.
     """
 
     prefix: str
@@ -45,6 +54,7 @@ class Match:
     misshapen: tuple[str, ...]
     unexpected: tuple[str, ...]
     ignored: tuple[str, ...]
+    tied: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -70,27 +80,35 @@ class Match:
 
 def match(
     expected: Mapping[str, Shape],
-    header: Header,
+    checkpoint: Checkpoint,
     prefix: str,
     rename: Callable[[str], str | None] = lambda name: name,
     others: Iterable[str] = (),
+    heads: Container[str] = (),
+    ties: Mapping[str, str] = MappingProxyType({}),
 ) -> Match:
     """Compare the tensors under ``prefix`` with the ``expected`` ones.
 
     ``rename`` leads from a name in the file, prefix stripped, to the name in the module; None
     says that it belongs to a head. ``others`` are the prefixes of further encoders in the file:
-    what lies under them is not part of this one.
+    what lies under them is not part of this one. ``heads`` are names that are known to belong to a
+    head, whatever they look like; ``ties`` lead from names in the module to others of the same
+    memory.
     """
     apart = tuple(other for other in others if other != prefix and other.startswith(prefix))
     key_map: dict[str, str] = {}
     found: set[str] = set()
     misshapen, unexpected, ignored = [], [], []
-    for name, tensor in header.tensors.items():
-        if name.endswith("num_batches_tracked"):
+    for name, tensor in checkpoint.tensors.items():
+        if name.endswith(UNUSED):
             continue
         inside = name.startswith(prefix) and not (apart and name.startswith(apart))
         inner = rename(name[len(prefix) :]) if inside else None
-        if inner is None or (inner not in expected and is_head(inner)):
+        if (
+            inner is None
+            or (inner not in expected and (inner in heads or is_head(inner)))
+            or (inner not in expected and is_scale(inner))
+        ):
             ignored.append(name)
         elif inner not in expected or inner in found:
             unexpected.append(name)
@@ -99,8 +117,35 @@ def match(
             key_map[name] = inner
             if tensor.shape != expected[inner]:
                 misshapen.append(f"{name} is {_by(tensor.shape)}, not {_by(expected[inner])}")
-    missing = tuple(name for name in expected if name not in found)
-    return Match(prefix, key_map, missing, tuple(misshapen), tuple(unexpected), tuple(ignored))
+    aliases = {**ties, **_aliases(checkpoint, prefix, rename)}
+    absent = [name for name in expected if name not in found]
+    tied = {
+        name: aliases[name]
+        for name in absent
+        if aliases.get(name) in found and expected[name] == expected[aliases[name]]
+    }
+    return Match(
+        prefix,
+        key_map,
+        tuple(name for name in absent if name not in tied),
+        tuple(misshapen),
+        tuple(unexpected),
+        tuple(ignored),
+        tied,
+    )
+
+
+def _aliases(
+    checkpoint: Checkpoint, prefix: str, rename: Callable[[str], str | None]
+) -> dict[str, str]:
+    """Return the file's own aliases under a prefix, in the module's names."""
+    found = {}
+    for name, kept in checkpoint.aliases.items():
+        if name.startswith(prefix) and kept.startswith(prefix):
+            inner, other = rename(name[len(prefix) :]), rename(kept[len(prefix) :])
+            if inner is not None and other is not None:
+                found[inner] = other
+    return found
 
 
 def is_head(name: str) -> bool:
@@ -108,11 +153,16 @@ def is_head(name: str) -> bool:
     return HEAD.fullmatch(name.split(".", 1)[0]) is not None
 
 
-def prefixes_of(expected: Iterable[str], header: Header) -> list[str]:
+def is_scale(name: str) -> bool:
+    """Tell whether a tensor scales quantised weights."""
+    return SCALE.fullmatch(name.rpartition(".")[2]) is not None
+
+
+def prefixes_of(expected: Iterable[str], checkpoint: Checkpoint) -> list[str]:
     """Return the prefixes under which the most of the ``expected`` names occur, or [""]."""
     wanted = set(expected)
     hits: Counter[str] = Counter()
-    for name in header.tensors:
+    for name in checkpoint.tensors:
         prefix, rest = "", name
         for _ in range(MAX_PREFIX_PARTS):
             if rest in wanted:
@@ -125,7 +175,7 @@ def prefixes_of(expected: Iterable[str], header: Header) -> list[str]:
     return sorted(prefix for prefix, count in hits.items() if count == most) or [""]
 
 
-def preferred(prefixes: Iterable[str], header: Header) -> str:
+def preferred(prefixes: Iterable[str], checkpoint: Checkpoint) -> str:
     """Return the prefix of the student or query encoder, else the plain one's, else the teacher's.
 
     Raises:
@@ -135,7 +185,7 @@ def preferred(prefixes: Iterable[str], header: Header) -> str:
     best = [prefix for rank, _, prefix in ranked if rank == ranked[0][0]]
     if len(best) > 1:
         raise AmbiguousArchitecture(
-            f"{located(header.path)}: holds {len(best)} encoders of equal standing "
+            f"{located(checkpoint.path)}: holds {len(best)} encoders of equal standing "
             f"({listed(best)}); save the one to scan in a file of its own"
         )
     return best[0]
@@ -158,19 +208,26 @@ def notes_of(found: Match, others: Iterable[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def check_dtypes(header: Header, names: Iterable[str]) -> None:
+def check_dtypes(checkpoint: Checkpoint, names: Iterable[str]) -> None:
     """Refuse weights that do not convert to float32.
 
     Raises:
-        LoadError: a tensor holds integers, or floats of 8 bits and fewer.
+        LoadError: a tensor holds integers, floats of fewer than 8 bits, or such as are to be scaled
+            by another tensor.
     """
+    scales = {name.rpartition(".")[0] for name in checkpoint.tensors if is_scale(name)}
     for name in names:
-        dtype = header.tensors[name].dtype
+        dtype = checkpoint.tensors[name].dtype
+        if dtype.startswith("F8") and name.rpartition(".")[0] in scales:
+            raise LoadError(
+                f"{located(checkpoint.path)}: tensor '{quoted(name)}' is quantised ({dtype} with "
+                "scales); save the weights as bfloat16 or float32"
+            )
         if dtype in FLOATS:
             continue
         what = {"F": "narrow float", "C": "complex"}.get(dtype[0], "integer")
         raise LoadError(
-            f"{located(header.path)}: tensor '{quoted(name)}' holds {what} weights ({dtype}), "
+            f"{located(checkpoint.path)}: tensor '{quoted(name)}' holds {what} weights ({dtype}), "
             "which are not supported yet; save the weights as float32, float16 or bfloat16"
         )
 

@@ -1,0 +1,103 @@
+"""encodercheck's own entry in a file's metadata: what no tensor can show."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from encodercheck.errors import LoadError
+from encodercheck.preprocessing import Triple
+from encodercheck.weights.checkpoint import Checkpoint
+from encodercheck.weights.header import located, quoted, strict_json
+from encodercheck.weights.spec import ResNetSpec
+
+METADATA_KEY = "encodercheck"
+MAX_METADATA = 10_000
+MAX_IMAGE_SIZE = 4096
+METADATA = "the file's metadata"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What encodercheck's own entry in a file's metadata says; None where it is silent."""
+
+    spec: ResNetSpec | None = None
+    image_size: int | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """The parts of the preprocessing, None where it is silent."""
+        return {"image_size": self.image_size, "mean": self.mean, "std": self.std}
+
+
+def read_metadata(checkpoint: Checkpoint) -> Metadata:
+    """Read encodercheck's own entry: ``{"architecture", "image_size", "mean", "std"}``.
+
+    Every key may be absent, and so may the entry; keys that a later version added are passed over.
+
+    Raises:
+        LoadError: the entry is too large, or says something that cannot be meant.
+    """
+    text = checkpoint.metadata.get(METADATA_KEY)
+    if text is None:
+        return Metadata()
+    try:
+        if len(text) > MAX_METADATA:
+            raise ValueError(f"it is longer than {MAX_METADATA} characters")
+        values = strict_json(text)
+        if not isinstance(values, dict):
+            raise ValueError("it is not an object")
+        architecture = values.get("architecture")
+        return Metadata(
+            spec=None if architecture is None else ResNetSpec.from_dict(architecture),
+            image_size=checked_image_size(values.get("image_size")),
+            mean=checked_triple("mean", values.get("mean")),
+            std=checked_triple("std", values.get("std")),
+        )
+    except ValueError as error:
+        raise LoadError(
+            f"{located(checkpoint.path)}: the metadata entry '{METADATA_KEY}' is invalid: "
+            f"{quoted(error, 200)}; save the file without that entry"
+        ) from error
+
+
+def metadata_for(spec: ResNetSpec, *, image_size: int, mean: Triple, std: Triple) -> dict[str, str]:
+    """Return the ``__metadata__`` that makes a saved ResNet load exactly as it was."""
+    values = {
+        "architecture": spec.to_dict(),
+        "image_size": image_size,
+        "mean": list(mean),
+        "std": list(std),
+    }
+    return {METADATA_KEY: json.dumps(values)}
+
+
+def checked_image_size(value: Any) -> int | None:
+    """Return an image size from JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if value is None or (type(value) is int and 1 <= value <= MAX_IMAGE_SIZE):
+        return value
+    raise ValueError(f"image_size is not an integer from 1 to {MAX_IMAGE_SIZE}")
+
+
+def checked_triple(name: str, value: Any) -> Triple | None:
+    """Return a mean or standard deviation from JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if value is None:
+        return None
+    numbers = isinstance(value, list) and all(type(item) in (int, float) for item in value)
+    if not numbers or len(value) != 3 or not all(math.isfinite(item) for item in value):
+        raise ValueError(f"{name} is not three numbers")
+    if name == "std" and min(value) <= 0:
+        raise ValueError("std is not positive")
+    return float(value[0]), float(value[1]), float(value[2])
