@@ -26,7 +26,7 @@ NARROW = ResNetSpec("basic", (1, 1), (4, 8), stem_kernel=3, stem_stride=1, maxpo
 
 
 def identified(folder: Path, shapes: Shapes, **options: Any) -> Identified:
-    """Read a ResNet off a file of these shapes, as the first candidate where a stem leaves a choice."""
+    """Read a ResNet off such a file, as the first candidate where a stem leaves a choice."""
     checkpoint = open_checkpoint(shapes_only(folder / "model.safetensors", shapes, **options))
     metadata = read_metadata(checkpoint)
     try:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from encodercheck.errors import ConfigError
+from encodercheck.errors import ConfigError, EncoderCheckError
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.weights.header import quoted, reason
 
@@ -84,7 +84,7 @@ class Source:
                     pass  # some models compute with their weights
             try:
                 return self.make()
-            except ConfigError:
+            except EncoderCheckError:
                 raise
             except (Exception, SystemExit) as error:
                 raise ConfigError(

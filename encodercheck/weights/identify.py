@@ -58,11 +58,9 @@ def functions(checkpoint: Checkpoint) -> list[Function]:
     shapes = shapes_of(checkpoint)
     hits = index.load().find(shapes)
     prefixes = sorted({hit.prefix for hit in hits})
-    fits = [
-        (hit, matched)
-        for hit in hits
-        if (matched := _match(hit, shapes, checkpoint, prefixes)).complete
-    ]
+    matches = [(hit, _match(hit, shapes, checkpoint, prefixes)) for hit in hits]
+    fits = [(hit, matched) for hit, matched in matches if matched.complete]
+    fits = [fit for fit in fits if not _is_part(fit[1], [matched for _, matched in fits])]
     if not fits:
         return []
     fitting = sorted({hit.prefix for hit, _ in fits})
@@ -168,8 +166,18 @@ def expected_of(hit: Hit, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
 def _match(
     hit: Hit, shapes: Mapping[str, Shape], checkpoint: Checkpoint, prefixes: Iterable[str]
 ) -> Match:
+    """Match a tower with everything under its prefix, or with that but for other encoders there."""
     expected = expected_of(hit, shapes)
+    whole = match(expected, checkpoint, hit.prefix, heads=hit.entry.heads)
+    if whole.complete:
+        return whole
     return match(expected, checkpoint, hit.prefix, others=prefixes, heads=hit.entry.heads)
+
+
+def _is_part(found: Match, others: Iterable[Match]) -> bool:
+    """Tell whether a tower is a part of another one, as a ResNet is of a hybrid transformer."""
+    own = found.key_map.keys()
+    return any(other.prefix != found.prefix and own < other.key_map.keys() for other in others)
 
 
 def _rank(hit: Hit) -> tuple[bool, int, int, str]:

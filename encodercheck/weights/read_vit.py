@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable, Mapping
 
 from encodercheck.weights.checkpoint import Checkpoint
-from encodercheck.weights.match import is_head
+from encodercheck.weights.match import MAX_ENCODERS, is_head
 from encodercheck.weights.spec import Shape
 
 BASE = "timm:vit_base_patch16_224"
+START = "patch_embed.proj.weight"
 # The widths of a head that are in use, the commonest first.
 HEAD_WIDTHS = (64, 32, 80, 48, 96, 128, 16)
 MAX_DEPTH = 200
@@ -24,15 +25,14 @@ def read_vit(checkpoint: Checkpoint) -> list[str]:
     are read off the shapes; how the width is divided among heads leaves no trace in them.
     """
     shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-    for name in shapes:
-        prefix = name.removesuffix("patch_embed.proj.weight")
-        if prefix != name:
-            inside = {k[len(prefix) :]: v for k, v in shapes.items() if k.startswith(prefix)}
-            options = _options(inside)
-            if options and _explains(options, inside):
-                width = int(options["embed_dim"])
-                heads = [width // side for side in HEAD_WIDTHS if width % side == 0]
-                return [_arch({**options, "num_heads": str(count)}) for count in heads]
+    prefixes = [name.removesuffix(START) for name in shapes if name.endswith(START)]
+    for prefix in prefixes[:MAX_ENCODERS]:
+        inside = {k[len(prefix) :]: v for k, v in shapes.items() if k.startswith(prefix)}
+        options = _options(inside)
+        if options and _explains(options, inside):
+            width = int(options["embed_dim"])
+            heads = [width // side for side in HEAD_WIDTHS if width % side == 0]
+            return [_arch({**options, "num_heads": str(count)}) for count in heads]
     return []
 
 
