@@ -16,6 +16,7 @@ from encodercheck.harness.listener import Listener, SilentListener
 from encodercheck.harness.runner import run_suite, suite
 from encodercheck.harness.state import ScanState
 from encodercheck.images import source
+from encodercheck.images.split import CleanImages
 from encodercheck.loading import load
 from encodercheck.memory import used_with
 from encodercheck.profiles import PROFILES
@@ -72,7 +73,7 @@ def prepare(
     image_set = source.collect(images, count, size=encoder.image_size, seed=seed)
     return ScanState(
         encoder=encoder,
-        images=image_set.images,
+        images=CleanImages.of(image_set.images, effort.search),
         seed=seed,
         profile=effort,
         artifacts_dir=artifacts,

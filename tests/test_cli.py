@@ -16,8 +16,11 @@ import models
 import pytest
 import torch
 from commands import COMMAND, environment, python, run
+from hostile import shapes_only
 from PIL import Image
 from safetensors.torch import save_file
+
+from encodercheck.weights import index
 
 
 @pytest.fixture(scope="module")
@@ -315,3 +318,61 @@ def test_help_answers_without_importing_torch(folder, arguments):
     ended = python("-c", code, *arguments, cwd=folder)
     assert ended.returncode == 0, ended
     assert ended.stdout
+
+
+def test_identify_says_where_each_part_of_the_preprocessing_came_from(folder, model):
+    ended = run("identify", model, "--image-size", "48", cwd=folder)
+    assert ended.returncode == 0, ended
+    assert "image size    48  (--image-size)" in ended.stdout
+    assert "mean          0.5, 0.5, 0.5  (the file's metadata)" in ended.stdout
+    assert "text tower    none" in ended.stdout
+
+
+@pytest.fixture(scope="module")
+def ambiguous(folder):
+    """A file that can be two functions: resnet18, and the same with blurred strides."""
+    return shapes_only(folder / "resnet18.safetensors", on_disk("torchvision:resnet18"))
+
+
+def on_disk(arch):
+    return next(entry for entry in index.load().entries() if entry.arch == arch).shapes
+
+
+def test_an_ambiguous_model_is_two_and_names_the_flag_that_settles_it(folder, ambiguous):
+    for command in ("scan", "identify"):
+        ended = run(command, ambiguous, cwd=folder)
+        assert ended.returncode == 2, ended
+        assert "--arch torchvision:resnet18 or --arch timm:resnetblur18" in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1, ended.stderr
+
+
+def test_an_ambiguous_model_lists_its_candidates_in_json(folder, ambiguous):
+    ended = run("identify", ambiguous, "--json", cwd=folder)
+    assert ended.returncode == 2, ended
+    found = json.loads(ended.stdout)
+    assert found["candidates"] == ["torchvision:resnet18", "timm:resnetblur18"]
+    assert str(ambiguous) in found["error"]
+
+
+def test_the_flag_settles_it(folder, ambiguous):
+    for arch in ("torchvision:resnet18", "timm:resnetblur18"):
+        ended = run("identify", ambiguous, "--arch", arch, "--json", cwd=folder)
+        assert ended.returncode == 0, ended
+        assert json.loads(ended.stdout)["architecture"] == arch
+
+
+def test_a_text_tower_is_known_and_reported(folder):
+    text = {"token_embedding.weight": (1000, 32), "transformer.resblocks.0.ln_1.weight": (32,)}
+    visual = {f"visual.{name}": shape for name, shape in on_disk("open_clip:RN50").items()}
+    path = shapes_only(folder / "clip.safetensors", visual | text)
+    ended = run("identify", path, "--json", cwd=folder)
+    assert ended.returncode == 0, ended
+    found = json.loads(ended.stdout)
+    assert found["architecture"] == "open_clip:RN50"
+    assert found["text_tower"] == {
+        "token_embedding": "token_embedding.weight",
+        "vocabulary": 1000,
+        "width": 32,
+        "tensors": 2,
+        "parameters": 32032,
+    }

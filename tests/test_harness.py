@@ -24,7 +24,7 @@ from encodercheck.harness.artifacts import folder_name
 from encodercheck.harness.listener import CheckInfo, SilentListener, uncaptured_stream
 from encodercheck.harness.record import describe_shortfalls
 from encodercheck.harness.state import ScanState
-from encodercheck.images.split import CleanSplit
+from encodercheck.images.split import CleanImages
 from encodercheck.methods import inversion
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.profiles import Profile
@@ -45,7 +45,7 @@ def state() -> ScanState:
         nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
     )
     encoder = Encoder(module, preprocessing=Preprocessing(image_size=16))
-    return ScanState(encoder, torch.rand(24, 3, 16, 16), seed=7, profile=TOY)
+    return ScanState(encoder, CleanImages.of(torch.rand(24, 3, 16, 16), TOY.search), 7, TOY)
 
 
 @pytest.fixture
@@ -367,9 +367,9 @@ def test_pitfall_8_a_check_cannot_spoil_the_next_one(
         """,
     )
     expected = [
-        state.encoder(state.split.held_out).sum(),
-        state.split.search.sum(),
-        state.split.held_out.sum(),
+        state.encoder(state.images.held_out_images()).sum(),
+        state.images.search_images().sum(),
+        state.images.held_out_images().sum(),
     ]
     finding = run(state, folder)["b"]
     assert [m.value for m in finding.measurements] == [float(value) for value in expected]
@@ -427,7 +427,7 @@ SPOILERS = [
 def test_pitfall_8_what_a_check_writes_into_the_weights_is_undone(
     lending: ScanState, tmp_path: Path, spoiler: str
 ) -> None:
-    expected = float(lending.encoder(lending.split.held_out).sum())
+    expected = float(lending.encoder(lending.images.held_out_images()).sum())
     folder = write(tmp_path / "check_it.py", ZEROING)
     findings = run(lending, folder, keyword=f"{spoiler} or next")
     assert len(findings) > 1
@@ -513,7 +513,7 @@ def test_what_a_check_did_to_its_encoder_stays_out_of_the_shared_inversion(
     """
     folder = write(tmp_path / "check_it.py", source)
     search, held_out = (
-        float(state.encoder(images).sum()) for images in (state.split.search, state.split.held_out)
+        float(state.encoder(images).sum()) for images in (state.images.search_images(), state.images.held_out_images())
     )
     values = {i: [m.value for m in f.measurements] for i, f in run(state, folder).items()}
     assert values == {"a": [search, 3], "b": [search, held_out]}
@@ -1130,7 +1130,7 @@ def test_folder_names_stay_in_their_folder_and_apart() -> None:
 
 
 def test_the_split_holds_images_out() -> None:
-    split = CleanSplit.of(torch.arange(4.0).reshape(4, 1, 1, 1), 3)
+    split = CleanImages.of(torch.arange(4.0).reshape(4, 1, 1, 1) / 255, 3).split()
     assert (len(split.search), len(split.held_out)) == (3, 1)
     with pytest.raises(ImagesError, match="3 images are too few"):
-        CleanSplit.of(torch.zeros(3, 3, 4, 4), 3)
+        CleanImages.of(torch.zeros(3, 3, 4, 4), 3)

@@ -14,6 +14,7 @@ from encodercheck import scanning
 from encodercheck.encoder import Encoder
 from encodercheck.errors import LoadError
 from encodercheck.harness.state import ScanState
+from encodercheck.images.split import CleanImages
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.profiles import PROFILES, Profile
 
@@ -58,7 +59,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]
         encoder = Encoder(module, preprocessing=Preprocessing(image_size=16))
         saved = {name: values.clone() for name, values in module.state_dict().items()}
         profile = Profile("toy", 8, 16, 8, restarts=2, steps=2, decree_steps=2, battery_images=2)
-        images = torch.rand(24, 3, 16, 16)
+        images = CleanImages.of(torch.rand(24, 3, 16, 16), profile.search)
         return ScanState(encoder, images, options["seed"], profile, restore=lambda: saved)
 
     monkeypatch.setattr(scanning, "prepare", prepare)

@@ -47,13 +47,13 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
 @pytest.fixture
 def images(request: pytest.FixtureRequest) -> Tensor:
     """Clean images (N, 3, H, W) in [0, 1] that no trigger was searched on."""
-    return _scan(request).state.split.held_out.clone()
+    return _scan(request).state.images.held_out_images()
 
 
 @pytest.fixture
 def clean_split(request: pytest.FixtureRequest) -> CleanSplit:
     """Clean images, ``.search`` to look for triggers on and ``.held_out`` to score them on."""
-    return _scan(request).state.split.clone()
+    return _scan(request).state.images.split()
 
 
 @pytest.fixture

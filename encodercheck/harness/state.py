@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from encodercheck.encoder import Encoder
-    from encodercheck.images.split import CleanSplit
+    from encodercheck.images.split import CleanImages
     from encodercheck.methods.inversion import Inversion
     from encodercheck.profiles import Profile
     from encodercheck.progress import Progress
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 class ScanState:
     """The encoder, the images and the settings of one scan.
 
-    ``images`` are (N, 3, H, W) in [0, 1] on the CPU, the first ``profile.search`` of them to
-    search on; ``image_set`` says where they come from, for the report. ``limits`` replaces the
-    limits written in checks: ``{"EC201.pl1": 0.05}``. ``restore`` returns the weights as they were
-    when the encoder was loaded, by name; without it every check gets a copy of the encoder.
+    ``images`` are on the CPU; ``image_set`` says where they come from, for the report. ``limits``
+    replaces the limits written in checks: ``{"EC201.pl1": 0.05}``. ``restore`` returns the weights
+    as they were when the encoder was loaded, by name; without it every check gets a copy of the
+    encoder.
     """
 
     encoder: Encoder
-    images: Tensor
+    images: CleanImages
     seed: int
     profile: Profile
     artifacts_dir: Path | None = None
@@ -51,13 +51,6 @@ class ScanState:
     def device(self) -> torch.device:
         """Where the encoder computes."""
         return self.encoder.device
-
-    @property
-    def split(self) -> CleanSplit:
-        """The images to search on and the held-out ones."""
-        from encodercheck.images.split import CleanSplit
-
-        return CleanSplit.of(self.images, self.profile.search)
 
 
 class Lender:
@@ -178,7 +171,7 @@ class Scan:
         with self.lender.unspoiled() as encoder, isolated(state.seed, "inversion"):
             return invert(
                 encoder,
-                state.split.search.clone(),
+                state.images.search_images(),
                 profile=state.profile,
                 seed=state.seed,
                 progress=progress,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from encodercheck.errors import ImagesError
@@ -16,9 +17,20 @@ class CleanSplit:
     search: Tensor
     held_out: Tensor
 
+
+@dataclass(frozen=True)
+class CleanImages:
+    """The clean images of a scan; whoever asks gets tensors of their own.
+
+    ``pixels`` are (N, 3, H, W) of 8 bits, as pictures are: a quarter of the memory.
+    """
+
+    pixels: Tensor
+    search: int
+
     @classmethod
-    def of(cls, images: Tensor, search: int) -> CleanSplit:
-        """Return the first ``search`` images, and the rest.
+    def of(cls, images: Tensor, search: int) -> CleanImages:
+        """Keep images in [0, 1], the first ``search`` of them to search on.
 
         Raises:
             ImagesError: nothing is left to hold out.
@@ -28,8 +40,20 @@ class CleanSplit:
                 f"{len(images)} images are too few: {search} go into the search for triggers "
                 "and others must be held out"
             )
-        return cls(images[:search], images[search:])
+        return cls((images * 255).round_().clamp_(0, 255).to(torch.uint8), search)
 
-    def clone(self) -> CleanSplit:
-        """Return a copy that shares no memory with this one."""
-        return CleanSplit(self.search.clone(), self.held_out.clone())
+    def search_images(self) -> Tensor:
+        """Return the images to look for triggers on, (N, 3, H, W) in [0, 1]."""
+        return _floats(self.pixels[: self.search])
+
+    def held_out_images(self) -> Tensor:
+        """Return the images that no trigger is searched on, (N, 3, H, W) in [0, 1]."""
+        return _floats(self.pixels[self.search :])
+
+    def split(self) -> CleanSplit:
+        """Return both parts."""
+        return CleanSplit(self.search_images(), self.held_out_images())
+
+
+def _floats(pixels: Tensor) -> Tensor:
+    return pixels.float().div_(255)
