@@ -111,7 +111,8 @@ def _told(checkpoint: Checkpoint, arch: str, metadata: Metadata) -> Plan:
     closest: Match | None = None
     for source in _with_sizes(checkpoint, arch):
         for view in identify.views(checkpoint):
-            found = fitted(view, source, metadata, found_by="--arch")
+            # Who names the encoder says that what lies beside it is none of it.
+            found = fitted(view, source, metadata, found_by="--arch", lenient=True)
             if isinstance(found, Plan):
                 return found
             if closest is None or found.faults < closest.faults:
@@ -236,6 +237,7 @@ def fitted(
     *,
     found_by: str,
     heads: Container[str] = (),
+    lenient: bool = False,
 ) -> Plan | Match:
     """Build a source on the meta device; return the plan if it fits, else what does not.
 
@@ -244,11 +246,11 @@ def fitted(
         ConfigError: the source cannot be built.
     """
     module = source.build()
-    found, others = _matched(source.name, module, checkpoint, heads)
+    found, others = _matched(source.name, module, checkpoint, heads, lenient)
     absent = _absent_heads(module, found) if source.loose_head else ()
     if absent:
         _remove(module, absent)
-        found, others = _matched(source.name, module, checkpoint, heads)
+        found, others = _matched(source.name, module, checkpoint, heads, lenient)
     if not found.complete:
         return found
 
@@ -273,7 +275,7 @@ def fitted(
 
 
 def _matched(
-    arch: str, module: nn.Module, checkpoint: Checkpoint, heads: Container[str]
+    arch: str, module: nn.Module, checkpoint: Checkpoint, heads: Container[str], lenient: bool
 ) -> tuple[Match, list[str]]:
     """Return the best match, and the prefixes of every encoder in the file that fits as well.
 
@@ -295,7 +297,15 @@ def _matched(
     }
     prefixes = prefixes_of(expected, checkpoint)[:MAX_ENCODERS]
     matches = {
-        prefix: match(expected, checkpoint, prefix, others=prefixes, heads=heads, ties=ties)
+        prefix: match(
+            expected,
+            checkpoint,
+            prefix,
+            others=prefixes,
+            heads=heads,
+            ties=ties,
+            lenient=lenient,
+        )
         for prefix in prefixes
     }
     fitting = [prefix for prefix in matches if matches[prefix].complete]

@@ -389,6 +389,20 @@ def test_open_clip_takes_the_image_tower(tmp_path: Path) -> None:
     assert any("ignored 2 tensors" in note for note in encoder.provenance.notes)
 
 
+def test_a_head_of_any_name_may_lie_beside_a_named_encoder(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = lively(torchvision.models.get_model("mobilenet_v3_small"))
+    state = {**source.state_dict(), "bnneck.weight": torch.zeros(3)}
+    path = saved(tmp_path, state)
+    with pytest.raises(UnknownArchitecture, match="nearest are torchvision:mobilenet_v3_small"):
+        load(path)
+    encoder = load(path, arch="torchvision:mobilenet_v3_small", image_size=64, device="cpu")
+    assert any("bnneck.* (1)" in note for note in encoder.provenance.notes)
+    state["features.0.extra.weight"] = torch.zeros(3)
+    with pytest.raises(LoadError, match=r"1 tensor unexpected \(features.0.extra.weight\)"):
+        load(saved(tmp_path, state), arch="torchvision:mobilenet_v3_small")
+
+
 def test_arch_that_does_not_fit(tmp_path: Path) -> None:
     path = shapes_only(tmp_path / "model.safetensors", expected_shapes(TINY))
     with pytest.raises(LoadError) as caught:

@@ -86,6 +86,7 @@ def match(
     others: Iterable[str] = (),
     heads: Container[str] = (),
     ties: Mapping[str, str] = MappingProxyType({}),
+    lenient: bool = False,
 ) -> Match:
     """Compare the tensors under ``prefix`` with the ``expected`` ones.
 
@@ -93,9 +94,10 @@ def match(
     says that it belongs to a head. ``others`` are the prefixes of further encoders in the file:
     what lies under them is not part of this one. ``heads`` are names that are known to belong to a
     head, whatever they look like; ``ties`` lead from names in the module to others of the same
-    memory.
+    memory. ``lenient`` takes every module beside those of the encoder for a head.
     """
     apart = tuple(other for other in others if other != prefix and other.startswith(prefix))
+    own_parts = {name.partition(".")[0] for name in expected}
     key_map: dict[str, str] = {}
     found: set[str] = set()
     misshapen, unexpected, ignored = [], [], []
@@ -104,10 +106,14 @@ def match(
             continue
         inside = name.startswith(prefix) and not (apart and name.startswith(apart))
         inner = rename(name[len(prefix) :]) if inside else None
-        if (
-            inner is None
-            or (inner not in expected and (inner in heads or is_head(inner)))
-            or (inner not in expected and is_scale(inner))
+        if inner is None or (
+            inner not in expected
+            and (
+                inner in heads
+                or is_head(inner)
+                or is_scale(inner)
+                or (lenient and inner.partition(".")[0] not in own_parts)
+            )
         ):
             ignored.append(name)
         elif inner not in expected or inner in found:
