@@ -182,7 +182,8 @@ def _verified(checkpoint: Checkpoint, function: Function, metadata: Metadata) ->
             absent = absent or error
             continue
         if isinstance(found, Plan):
-            return replace(found, notes=(*_also(function), *_normalisations(hit), *found.notes))
+            others = _normalisations(function.hits, found.preprocessing)
+            return replace(found, notes=(*_also(function), *others, *found.notes))
     why = f"{absent}" if absent else "the installed library builds something else by that name"
     raise LoadError(
         f"{located(checkpoint.path)}: its tensors are those of {function.archs[0]}, but {why}"
@@ -373,14 +374,14 @@ def _also(function: Function) -> tuple[str, ...]:
     return (f"{text}{more}{sized}",)
 
 
-def _normalisations(hit: index.Hit) -> tuple[str, ...]:
-    """Say with which other means and standard deviations weights of this tower are published."""
-    default, *others = hit.entry.normalisations
+def _normalisations(hits: Sequence[index.Hit], used: Preprocessing) -> tuple[str, ...]:
+    """Say with which other means and standard deviations weights of these towers are published."""
+    known = {norm: hit.arch for hit in reversed(hits) for norm in hit.entry.normalisations}
     return tuple(
-        f"weights of this architecture are also published with mean {_triple(mean)} and std "
-        f"{_triple(std)}: pass --mean and --std if it is one of them"
-        for mean, std in others
-        if (mean, std) != default
+        f"weights of {arch} are also published for mean {_triple(mean)} and std {_triple(std)}: "
+        "pass --mean and --std if it is one of them"
+        for (mean, std), arch in known.items()
+        if (mean, std) != (used.mean, used.std)
     )
 
 

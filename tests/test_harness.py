@@ -513,7 +513,8 @@ def test_what_a_check_did_to_its_encoder_stays_out_of_the_shared_inversion(
     """
     folder = write(tmp_path / "check_it.py", source)
     search, held_out = (
-        float(state.encoder(images).sum()) for images in (state.images.search_images(), state.images.held_out_images())
+        float(state.encoder(images).sum())
+        for images in (state.images.search_images(), state.images.held_out_images())
     )
     values = {i: [m.value for m in f.measurements] for i, f in run(state, folder).items()}
     assert values == {"a": [search, 3], "b": [search, held_out]}

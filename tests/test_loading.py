@@ -368,6 +368,34 @@ def test_timm_by_bare_name(tmp_path: Path) -> None:
     assert encoder.preprocessing.mean == (0.5, 0.5, 0.5)
 
 
+def test_a_tower_is_found_by_its_tensors_with_all_that_is_open(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    source = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    found = inspect(saved(tmp_path, under("module.", source.state_dict())))
+    assert found.architecture == "timm:vit_tiny_patch16_224,img_size=64"
+    assert found.found_by == "the index of known towers"
+    assert found.preprocessing.image_size == 64
+    notes = "\n".join(found.notes)
+    assert "computes the same as" in notes
+    assert "timm:deit_tiny_patch16_224,img_size=64 are also published for mean 0.485" in notes
+    assert "stripped the prefix 'module.'" in notes
+
+
+def test_moco_v3_divides_its_small_transformer_among_more_heads(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    state = timm.create_model("vit_small_patch16_224", num_classes=0).state_dict()
+    path = saved(tmp_path, under("module.base_encoder.", state))
+    with pytest.raises(AmbiguousArchitecture) as caught:
+        inspect(path)
+    plain, twelve = caught.value.candidates
+    assert (plain, twelve) == ("timm:vit_small_patch16_224", f"{plain},num_heads=12")
+    encoder = load(path, arch=twelve, device="cpu")
+    source = timm.create_model("vit_small_patch16_224", num_classes=0, num_heads=12)
+    source.load_state_dict(state)
+    assert_same_features(encoder, source)
+    assert inspect(saved(tmp_path, state)).architecture == plain
+
+
 def test_timm_with_buffers_that_no_file_holds(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)

@@ -104,7 +104,14 @@ class Index:
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self.name_ids = {name: number for number, name in enumerate(self.names)}
 
+    @classmethod
+    def read(cls, path: Path) -> Index:
+        """Read an index that :func:`save` wrote."""
+        with lzma.open(path) as file:
+            return cls(np.load(io.BytesIO(file.read()), allow_pickle=False))
+
     def __len__(self) -> int:
+        """Return the number of towers."""
         return len(self.lengths)
 
     def entry(self, number: int) -> Entry:
@@ -252,10 +259,9 @@ def _root(number: int) -> int | None:
 
 
 @cache
-def load(path: Path = PATH) -> Index:
+def load() -> Index:
     """Return the index that the package ships; it takes a tenth of a second, once."""
-    with lzma.open(path) as file:
-        return Index(np.load(io.BytesIO(file.read()), allow_pickle=False))
+    return Index.read(PATH)
 
 
 def save(entries: Sequence[Entry], versions: Mapping[str, str], path: Path) -> None:
