@@ -30,6 +30,8 @@ from encodercheck.weights.header import quoted, reason
 LIBRARIES = ("torchvision", "timm", "open_clip")
 EXTRAS = {"timm": "timm", "open_clip": "open-clip"}
 HEADS = ("fc", "heads", "head", "classifier")
+# Classifiers beside the last one that help in training: published weights lack them.
+AUXILIARY = ("aux1", "aux2", "AuxLogits")
 # A comma that begins another option, and not the next item of a list.
 OPTION = re.compile(r",(?=[^,=()\[\]]*=)")
 # Options with which a library would fetch weights, or read them from another file.
@@ -257,7 +259,7 @@ def _from_torchvision(name: str, options: Mapping[str, Any]) -> Source:
 
 def _strip_head(module: nn.Module) -> None:
     """Turn the last linear layer of the head, or a head without one, into the identity."""
-    for name in HEADS:
+    for name in (*HEADS, *AUXILIARY):
         head = getattr(module, name, None)
         if isinstance(head, nn.Sequential):
             linear = [key for key, part in head.named_children() if isinstance(part, nn.Linear)]

@@ -18,7 +18,7 @@ HEAD = re.compile(
     r"(fc|lin|g|h|mlp)(_?\d+)?"
     r"|(heads?|classifier|classification_head|linear|probe|prototypes?|queue|logits?|temperature"
     r"|criterion|loss|center|proj|pred|contrast|aux)(_?\d+|_\w+)?"
-    r"|proj\w+|pred\w+|contrast\w+|auxlogits|last_linear"
+    r"|proj\w+|pred\w+|contrast\w+|auxlogits|aux\d|last_linear"
     # What masked image modelling trains beside the encoder.
     r"|decoder\w*|mask_token",
     re.IGNORECASE,
