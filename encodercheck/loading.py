@@ -6,6 +6,7 @@ anything, and the weights are read only once every tensor is known to fit.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,9 @@ def _with_weights(made: Plan) -> tuple[nn.Module, str]:
         module = made.build(False)
     state = module.state_dict()
     names = {made.checkpoint.name_in_file(name): inner for name, inner in made.key_map.items()}
-    taken: dict[str, Tensor] = {}
+    taken: OrderedDict[str, Tensor] = OrderedDict()
+    # The version of each part's layout, without which some take the tensors for an older one's.
+    taken._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]
 
     def take(name: str, tensor: Tensor | None) -> bool:
         if name not in names:

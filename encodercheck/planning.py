@@ -91,7 +91,6 @@ def plan(
         found = _resnet(checkpoint, read_resnet(checkpoint, metadata))
     else:
         found = _declared(checkpoint, files, metadata) or _recognised(checkpoint, metadata)
-    check_dtypes(found.checkpoint, found.key_map)
     return replace(
         found,
         preprocessing=_overridden(found.preprocessing, image_size, mean, std),
@@ -254,6 +253,9 @@ def fitted(
         found, others = _matched(source.name, module, checkpoint, heads, lenient)
     if not found.complete:
         return found
+    state = module.state_dict()
+    floats = [name for name, inner in found.key_map.items() if state[inner].is_floating_point()]
+    check_dtypes(checkpoint, floats)
 
     def build(on_meta: bool) -> nn.Module:
         if on_meta:
