@@ -59,19 +59,19 @@ def functions(checkpoint: Checkpoint) -> list[Function]:
     hits = index.load().find(shapes)
     prefixes = sorted({hit.prefix for hit in hits})
     matches = [(hit, _match(hit, shapes, checkpoint, prefixes)) for hit in hits]
-    fits = [(hit, matched) for hit, matched in matches if matched.complete]
-    fits = [fit for fit in fits if not _is_part(fit[1], [matched for _, matched in fits])]
-    if not fits:
+    encoders: dict[frozenset[str], list[Hit]] = {}
+    for hit, matched in matches:
+        if matched.complete:
+            encoders.setdefault(frozenset(matched.key_map), []).append(hit)
+    # A part of an encoder is none: what explains fewer of the same tensors would leave some out.
+    whole = [own for own in encoders if not any(own < other for other in encoders)]
+    if not whole:
         return []
-    fitting = sorted({hit.prefix for hit, _ in fits})
-    chosen = preferred(fitting, checkpoint)
-    fits = [fit for fit in fits if fit[0].prefix == chosen]
-    # What explains fewer tensors would leave a part of the encoder out.
-    most = max(len(matched.key_map) for _, matched in fits)
+    by_prefix = {min((hit.prefix for hit in encoders[own]), key=len): own for own in whole}
+    chosen = preferred(by_prefix, checkpoint)
     grouped: dict[tuple[int, int], list[Hit]] = {}
-    for hit, matched in sorted(fits, key=lambda fit: _rank(fit[0])):
-        if len(matched.key_map) == most:
-            grouped.setdefault((hit.entry.family, hit.entry.function), []).append(hit)
+    for hit in sorted(encoders[by_prefix[chosen]], key=_rank):
+        grouped.setdefault((hit.entry.family, hit.entry.function), []).append(hit)
     found = [Function(tuple(h.arch for h in hits), tuple(hits)) for hits in grouped.values()]
     return [*found, *_forks(found, chosen)]
 
@@ -172,12 +172,6 @@ def _match(
     if whole.complete:
         return whole
     return match(expected, checkpoint, hit.prefix, others=prefixes, heads=hit.entry.heads)
-
-
-def _is_part(found: Match, others: Iterable[Match]) -> bool:
-    """Tell whether a tower is a part of another one, as a ResNet is of a hybrid transformer."""
-    own = found.key_map.keys()
-    return any(other.prefix != found.prefix and own < other.key_map.keys() for other in others)
 
 
 def _rank(hit: Hit) -> tuple[bool, int, int, str]:

@@ -140,11 +140,8 @@ def others(arch: str) -> Iterator[tuple[Any, Any]]:
 
 def classify(entries: list[Entry]) -> list[Entry]:
     """Number the families, and within each the functions."""
-    families: dict[Any, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        families[family_key(entry)].append(entry)
     found = []
-    for number, members in enumerate(families.values()):
+    for number, members in enumerate(families(entries)):
         functions = functions_of(members) if len(members) > 1 else [0]
         found += [
             replace(entry, family=number, function=function)
@@ -154,11 +151,38 @@ def classify(entries: list[Entry]) -> list[Entry]:
     return sorted(found, key=lambda entry: order[entry.arch])
 
 
-def family_key(entry: Entry) -> Any:
-    """Return what is the same for all towers that one file might be."""
-    return frozenset(
-        (name, None if name in entry.sized else shape) for name, shape in entry.shapes.items()
-    )
+def families(entries: list[Entry]) -> list[list[Entry]]:
+    """Group the towers that one file might be: same names and, but for image sizes, same shapes."""
+    namesakes: dict[Any, list[tuple[Entry, Shapes]]] = defaultdict(list)
+    for entry in entries:
+        outer = len(common_prefix(entry.shapes))
+        shapes = {name[outer:]: shape for name, shape in entry.shapes.items()}
+        namesakes[frozenset(shapes)].append((entry, shapes))
+    grouped: dict[Any, list[Entry]] = defaultdict(list)
+    for names, members in namesakes.items():
+        # A library that cannot resize a tower may have one that another library resizes.
+        sized = {
+            name[len(common_prefix(entry.shapes)) :] for entry, _ in members for name in entry.sized
+        }
+        for entry, shapes in members:
+            fixed = frozenset((name, shapes[name]) for name in names - sized)
+            grouped[names, fixed].append(entry)
+    return list(grouped.values())
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """Return the modules that all names lie in: a tower within a tower has no tensors of its own.
+
+    >>> common_prefix(["trunk.norm.weight", "trunk.norm.bias"])
+    'trunk.norm.'
+    """
+    names = list(names)
+    prefix = ""
+    while True:
+        first, dot, _ = names[0][len(prefix) :].partition(".")
+        if not dot or not all(name.startswith(f"{prefix}{first}.") for name in names):
+            return prefix
+        prefix += f"{first}."
 
 
 def functions_of(members: list[Entry]) -> list[int]:
@@ -182,41 +206,63 @@ class Reference:
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
+        self.prefix = common_prefix(entry.shapes)
         size = entry.image_size
         self.images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-        self.config = config_of(entry.arch)
         self.state: dict[str, Tensor] = {}
         self.features: Tensor | None = None
 
     def agrees(self, other: Entry) -> bool:
         """Tell whether another tower makes the same features with the same weights."""
-        if self.config is not None and self.config == config_of(other.arch):
+        config = config_of(self.entry.arch)
+        if config is not None and config == config_of(other.arch):
             return True
         if sum(map(math.prod, self.entry.shapes.values())) > LARGEST:
             say(f"    {self.entry.arch}: too large to be compared")
             return False
+        if self._shaped_as(other) or other.sized:
+            return self._same_features(other)
+        # Only one of the two can be built for the image size of the other.
+        return bool(self.entry.sized) and self._at(other.image_size)._same_features(other)
+
+    def _at(self, size: int) -> Reference:
+        arch = resized(self.entry.arch, size)
+        shapes = shapes_of(build(arch)[0])
+        return Reference(replace(self.entry, arch=arch, shapes=shapes, image_size=size))
+
+    def _shaped_as(self, other: Entry) -> bool:
+        prefix = common_prefix(other.shapes)
+        return all(
+            other.shapes[prefix + name[len(self.prefix) :]] == shape
+            for name, shape in self.entry.shapes.items()
+        )
+
+    def _same_features(self, other: Entry) -> bool:
+        own = self._own_features()
+        prefix = common_prefix(other.shapes)
+        state = {prefix + name[len(self.prefix) :]: part for name, part in self.state.items()}
+        same_size = self._shaped_as(other)
+        try:
+            arch = other.arch if same_size else resized(other.arch, self.entry.image_size)
+            theirs = features(built(arch, state), self.images)
+        except Exception as error:
+            say(f"    {other.arch} at {self.entry.image_size} px: {error!s:.100}")
+            return False
+        scale = own.abs().max().item()
+        varies = (own[0] - own[1]).abs().max().item() > LEAST_VARIATION * scale
+        if not (varies and math.isfinite(scale)):
+            say(f"    {self.entry.arch}: features prove nothing (scale {scale:.3g})")
+            return False
+        return own.shape == theirs.shape and (own - theirs).abs().max().item() <= TOLERANCE * scale
+
+    def _own_features(self) -> Tensor:
         if self.features is None:
             empty = next(sources(self.entry.arch)).build()
             module = built(self.entry.arch, dict(weights(empty.state_dict())))
             calibrate(module, self.images)
             self.state = dict(module.state_dict())
             self.features = features(module, self.images)
-        own = self.features
-        same_size = other.shapes == self.entry.shapes
-        try:
-            arch = other.arch if same_size else resized(other.arch, self.entry.image_size)
-            theirs = features(built(arch, self.state), self.images)
-        except Exception as error:
-            say(f"    {other.arch} at {self.entry.image_size} px: {error!s:.100}")
-            return False
-        scale = own.abs().max().item()
-        varies = (own[0] - own[1]).abs().max().item() > LEAST_VARIATION * scale
-        if own.shape != theirs.shape:
-            return False
-        if not (varies and math.isfinite(scale)):
-            say(f"    {self.entry.arch}: features prove nothing (scale {scale:.3g})")
-            return False
-        return (own - theirs).abs().max().item() <= TOLERANCE * scale
+        return self.features
 
 
 def config_of(arch: str) -> Any:
