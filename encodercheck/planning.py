@@ -130,18 +130,18 @@ def _declared(checkpoint: Checkpoint, files: ModelFiles, metadata: Metadata) -> 
         LoadError: no configuration fits the file.
     """
     misfit: tuple[Declared, Match] | None = None
-    for said in declared(files.configs):
-        resized = _resized(checkpoint, said.source.name, said.normalisation)
-        for source in (said.source, *resized):
-            try:
-                found = fitted(
-                    checkpoint, source, metadata, found_by=said.found_by, heads=said.heads
-                )
-            except ConfigError as error:
-                raise LoadError(f"{located(files.configs[0])}: {error}") from error
-            if isinstance(found, Plan):
-                return found
-            misfit = misfit or (said, found)
+    for said in declared(files.configs, checkpoint):
+        try:
+            found = fitted(
+                checkpoint, said.source, metadata, found_by=said.found_by, heads=said.heads
+            )
+        except ConfigError as error:
+            raise LoadError(
+                f"{located(checkpoint.path)}: {said.found_by} beside it: {error}"
+            ) from error
+        if isinstance(found, Plan):
+            return found
+        misfit = misfit or (said, found)
     if misfit is None:
         return None
     said, closest = misfit
@@ -325,17 +325,14 @@ def _with_sizes(checkpoint: Checkpoint, arch: str) -> Iterable[Source]:
         yield from _resized(checkpoint, source.name)
 
 
-def _resized(
-    checkpoint: Checkpoint, arch: str, normalisation: Mapping[str, object] | None = None
-) -> list[Source]:
+def _resized(checkpoint: Checkpoint, arch: str) -> list[Source]:
     """Return the sources of an architecture for another image size, where the file has one."""
     library = arch.partition(":")[0]
     if library not in index.SIZE_OPTIONS or "," in arch:
         return []
     hits = index.load().find(identify.shapes_of(checkpoint))
     specs = {hit.arch for hit in hits if hit.entry.arch == arch and hit.resized}
-    found = [source for spec in sorted(specs) for source in sources(spec)]
-    return [source.described(normalisation) for source in found] if normalisation else found
+    return [source for spec in sorted(specs) for source in sources(spec)]
 
 
 def _absent_heads(module: nn.Module, found: Match) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from torch.nn.functional import interpolate
 
 from encodercheck.weights.build import split
 
-BATCH_NORM = nn.modules.batchnorm._BatchNorm
+# Of fewer images the statistics fit no others, and signals explode.
+CALIBRATION = 8
 
 
 def full(arch: str, *, on_meta: bool = False, **options: Any) -> nn.Module:
@@ -55,11 +56,26 @@ def image_size(arch: str, model: nn.Module) -> int:
     return int(size if isinstance(size, int) else size[-1])
 
 
+def encoder_names(arch: str, model: nn.Module) -> dict[str, str]:
+    """Lead from a model's names of tensors to those that its image encoder has alone.
+
+    A timm model loses its classifier.
+    """
+    library = arch.partition(":")[0]
+    names = list(model.state_dict())
+    if library == "open_clip":
+        return {name: name[len("visual.") :] for name in names if name.startswith("visual.")}
+    if library == "timm":
+        model.reset_classifier(0)  # type: ignore[operator]
+        return {name: name for name in model.state_dict()}
+    last = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)][-1]
+    return {name: name for name in names if not name.startswith(f"{last}.")}
+
+
 def features(arch: str, model: nn.Module, images: Tensor) -> Tensor:
     """Return the features of normalised images by the library's own means, (N, D).
 
-    A timm model loses its classifier, as :func:`timm.models.VisionTransformer.reset_classifier`
-    takes it off.
+    A timm model loses its classifier.
     """
     library = arch.partition(":")[0]
     with torch.no_grad():
@@ -74,40 +90,37 @@ def features(arch: str, model: nn.Module, images: Tensor) -> Tensor:
 
 
 def transformers_features(kind: str, model: Any, images: Tensor) -> Tensor:
-    """Return the embedding by a model of the transformers library, with a head or without.
+    """Return the embedding by a model of the transformers library, without a head.
 
     ``kind`` says which of its outputs that is: the class token, the mean of all tokens or of the
     patches' alone, the library's own pooling, or what it compares with texts.
     """
+    if hasattr(model.config, "mask_ratio"):
+        model.config.mask_ratio = 0.0
     with torch.no_grad():
-        if kind == "image features":
-            output = model.get_image_features(images)
-            made = getattr(output, "pooler_output", output)
-        else:
-            tower = getattr(model, "vision_model", model.base_model)
-            if hasattr(tower.config, "mask_ratio"):
-                tower.config.mask_ratio = 0.0
-            output = tower(images)
-            made = {
-                "class token": lambda: output.last_hidden_state[:, 0],
-                "mean": lambda: output.last_hidden_state.mean(1),
-                "patch mean": lambda: output.last_hidden_state[:, 1:].mean(1),
-                "pooled": lambda: output.pooler_output,
-            }[kind]()
-    features: Tensor = made.flatten(1)
-    return features
+        output = model.get_image_features(images) if kind == "image features" else model(images)
+    made: Tensor
+    if kind == "class token":
+        made = output.last_hidden_state[:, 0]
+    elif kind == "mean":
+        made = output.last_hidden_state.mean(1)
+    elif kind == "patch mean":
+        made = output.last_hidden_state[:, 1:].mean(1)
+    else:
+        made = output.pooler_output
+    return made.flatten(1)
 
 
 def images(count: int, size: int, seed: int = 5) -> Tensor:
-    """Return normalised images that differ at every scale, as noise alone would not after a pool.
+    """Return normalised images that differ at every scale.
 
-    Noise of another seed is, to a deep network, the same image again.
+    To a deep network, noise of every seed is the same image.
     """
     generator = torch.Generator().manual_seed(seed)
     made = torch.zeros(count, 3, size, size)
     for side in (1, 4, 16, size):
         drawn = torch.randn(count, 3, side, side, generator=generator)
-        made += interpolate(drawn, (size, size), mode="bilinear", antialias=False) / 2
+        made += interpolate(drawn, (size, size), mode="bilinear") / 2
     return made
 
 
@@ -160,23 +173,31 @@ def enliven(model: nn.Module, size: int) -> None:
         for name, parameter in model.named_parameters():
             if parameter.numel():
                 parameter.copy_(_lively(name, torch.randn(parameter.shape, generator=generator)))
-        norms = [part for part in model.modules() if isinstance(part, BATCH_NORM)]
+        norms = batch_norms(model)
         for norm in norms:
             norm.momentum = 1.0
+            if norm.affine:
+                # Around zero, what rounds differently would grow from layer to layer.
+                norm.weight *= 0.7
+                norm.bias += 0.5
         if norms:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 model.train()
                 run: Any = getattr(model, "encode_image", model)
-                run(images(4, size, seed=0))
+                run(images(CALIBRATION, size, seed=0))
                 model.eval()
+
+
+def batch_norms(model: nn.Module) -> list[Any]:
+    """Return the parts of a model that have statistics."""
+    return [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
 
 
 def _lively(name: str, drawn: Tensor) -> Tensor:
     """Return standard normal numbers scaled to what a parameter of that name could be."""
-    positions = any(mark in name for mark in ("pos", "table", "bias", "token", "embedding"))
-    if drawn.ndim in (2, 4) and not positions:
+    if drawn.ndim in (2, 4) and not any(mark in name for mark in ("pos", "table", "bias")):
         return drawn / math.sqrt(math.prod(drawn.shape[1:]))
-    if drawn.ndim == 1 and not positions:
+    if drawn.ndim == 1 and not any(mark in name for mark in ("bias", "token", "embedding")):
         return 0.75 + 0.1 * drawn
     return 0.2 * drawn

@@ -15,6 +15,18 @@ def under(prefix: str, state: State) -> State:
     return {f"{prefix}{name}": tensor for name, tensor in state.items()}
 
 
+def sequential(state: State) -> State:
+    """Return a ResNet's state as nn.Sequential(*resnet.children()) names it, without classifier."""
+    # Between them ReLU and max-pool, which have no tensors.
+    positions = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    parts = {name: name.partition(".") for name in state}
+    return {
+        f"{positions[first]}.{rest}": state[name]
+        for name, (first, _, rest) in parts.items()
+        if first in positions
+    }
+
+
 def other(state: State) -> State:
     """Return the state of a second encoder: what a teacher or a key encoder would hold."""
     return {name: torch.zeros_like(tensor) for name, tensor in state.items()}
@@ -63,7 +75,8 @@ def _badencoder(state: State) -> State:
 
 def _mae(state: State) -> State:
     beside = {"mask_token": torch.zeros(1, 1, 8), "decoder_pos_embed": torch.zeros(1, 5, 8)}
-    return state | beside | under("decoder_blocks.0.", _mlp("mlp."))
+    # An encoder that has a mask token keeps its own.
+    return beside | state | under("decoder_blocks.0.", _mlp("mlp."))
 
 
 def _lightly(state: State) -> State:
@@ -107,3 +120,6 @@ WRAPPERS: dict[str, Callable[[State], State]] = {
     "torch.compile": _compiled,
 }
 """How each saves the state of an encoder."""
+
+WITHOUT_CLASSIFIER = ("SimCLR", "BYOL", "DINO", "MAE", "BadEncoder", "lightly")
+"""Those that replace it by a projector, or never had one."""

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from encodercheck.errors import LoadError
-from encodercheck.weights.header import Header, TensorInfo, located, os_reason, quoted, read_header
+from encodercheck.weights.header import (
+    MAX_TENSORS,
+    SAVE_LESS,
+    Header,
+    TensorInfo,
+    located,
+    os_reason,
+    quoted,
+    read_header,
+)
 
 Stamp = tuple[int, int, int]
 
@@ -36,26 +46,32 @@ class Checkpoint:
         return self.originals.get(name, name)
 
 
-def open_checkpoint(path: Path, shards: Sequence[Path] = ()) -> Checkpoint:
+def open_checkpoint(
+    path: Path, shards: Sequence[Path] = (), weight_map: Mapping[str, str] = MappingProxyType({})
+) -> Checkpoint:
     """Read and validate the header of ``path``, or those of the ``shards`` that it is the index of.
 
+    ``weight_map`` is what the index says; shards must hold exactly that.
+
     Raises:
-        LoadError: a file cannot be read, breaks a rule of the format, or repeats another's tensor.
+        LoadError: a file cannot be read, breaks a rule of the format, or is not as its index says.
     """
     files = tuple(shards) or (path,)
     stamps = tuple(stamp(file) for file in files)
-    headers = tuple(read_header(file) for file in files)
+    wanted: dict[str, set[str]] = {}
+    for name, shard in weight_map.items():
+        wanted.setdefault(shard, set()).add(name)
+    headers = []
     tensors: dict[str, TensorInfo] = {}
     metadata: dict[str, str] = {}
-    for header in headers:
-        for name in header.tensors.keys() & tensors.keys():
-            raise LoadError(
-                f"{located(header.path)}: tensor '{quoted(name)}' is in another shard as well; "
-                "download the shards again"
-            )
+    for file in files:
+        header = read_header(file)
+        if shards:
+            _check_shard(header, wanted.get(file.name, set()), path)
+        headers.append(header)
         tensors |= header.tensors
         metadata |= header.metadata
-    return Checkpoint(path, tensors, metadata, headers, stamps, _aliases(tensors, metadata))
+    return Checkpoint(path, tensors, metadata, tuple(headers), stamps, _aliases(tensors, metadata))
 
 
 def declared_shards(index: Path, values: Mapping[str, Any]) -> dict[str, str]:
@@ -67,32 +83,15 @@ def declared_shards(index: Path, values: Mapping[str, Any]) -> dict[str, str]:
     mapping = values.get("weight_map")
     if not isinstance(mapping, dict) or not mapping:
         raise LoadError(f"{located(index)}: has no weight_map; download the folder again")
-    for file in set(map(str, mapping.values())):
+    if len(mapping) > MAX_TENSORS:
+        raise LoadError(f"{located(index)}: describes more than {MAX_TENSORS} tensors; {SAVE_LESS}")
+    for file in mapping.values():
         if not _is_plain(file):
             raise LoadError(
                 f"{located(index)}: names the shard '{quoted(file)}', which is no .safetensors "
                 "file of its own folder; do not trust this folder"
             )
-    return {str(name): str(file) for name, file in mapping.items()}
-
-
-def check_shards(checkpoint: Checkpoint, mapping: dict[str, str]) -> None:
-    """See that the shards hold what their index says.
-
-    Raises:
-        LoadError: they do not.
-    """
-    for header in checkpoint.shards:
-        said = {name for name, file in mapping.items() if file == header.path.name}
-        for names, fault in (
-            (said - header.tensors.keys(), "lacks"),
-            (header.tensors.keys() - said, "holds, against the index,"),
-        ):
-            if names:
-                raise LoadError(
-                    f"{located(header.path)}: {fault} tensor '{quoted(min(names))}' of "
-                    f"{located(checkpoint.path.name)}; download the folder again"
-                )
+    return mapping
 
 
 def stamp(path: Path) -> Stamp:
@@ -108,10 +107,26 @@ def stamp(path: Path) -> Stamp:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _is_plain(file: str) -> bool:
+def _check_shard(header: Header, wanted: Set[str], index: Path) -> None:
+    """See that a shard holds the tensors that its index says, and no others.
+
+    Raises:
+        LoadError: it does not.
+    """
+    held = header.tensors.keys()
+    for names, fault in ((wanted - held, "lacks"), (held - wanted, "holds, against the index,")):
+        if names:
+            raise LoadError(
+                f"{located(header.path)}: {fault} tensor '{quoted(min(names))}' of "
+                f"{located(index.name)}; download the folder again"
+            )
+
+
+def _is_plain(file: Any) -> bool:
     """Tell whether a name can only mean a .safetensors file in the folder itself."""
     return (
-        file.endswith(".safetensors")
+        isinstance(file, str)
+        and file.lower().endswith(".safetensors")
         and len(file) <= 255
         and file.isprintable()
         and not any(mark in file for mark in "/\\:")

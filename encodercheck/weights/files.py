@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +10,7 @@ from typing import NoReturn
 
 from encodercheck.errors import LoadError
 from encodercheck.weights import folder as folders
-from encodercheck.weights.checkpoint import (
-    Checkpoint,
-    check_shards,
-    declared_shards,
-    open_checkpoint,
-)
+from encodercheck.weights.checkpoint import Checkpoint, declared_shards, open_checkpoint
 from encodercheck.weights.header import located, os_reason
 
 SUFFIX = folders.SUFFIX
@@ -49,10 +45,7 @@ class ModelFiles:
         Raises:
             LoadError: a file cannot be read, or breaks a rule of the format.
         """
-        checkpoint = open_checkpoint(self.path, self.shards)
-        if self.shards:
-            check_shards(checkpoint, self.weight_map)
-        return checkpoint
+        return open_checkpoint(self.path, self.shards, self.weight_map)
 
 
 def locate(model: str | Path) -> ModelFiles:
@@ -113,12 +106,12 @@ def _wanted(names: Sequence[str]) -> list[str]:
             "revision or a converted file"
         )
     stem = choice.weights[: -len(folders.INDEX_SUFFIX)]
-    shards = [name for name in top if name.startswith(f"{stem}-") and name.endswith(SUFFIX)]
+    shards = [name for name in top if name.startswith(f"{stem}-") and name.lower().endswith(SUFFIX)]
     return [choice.weights, *choice.configs, *(shards if choice.sharded else ())]
 
 
 def _in_folder(folder: Path) -> Path:
-    names = sorted(entry.name for entry in folder.iterdir())
+    names = folders.files_in(folder)
     choice = _chosen(folder, names)
     if choice is not None:
         folders.check_inside(folder / choice.weights, folder)
@@ -133,9 +126,7 @@ def _chosen(folder: Path | str, names: Sequence[str]) -> folders.Choice | None:
     try:
         return folders.choose(names)
     except folders.SeveralError as error:
-        raise LoadError(
-            f"{located(folder)}: {len(error.names)} .safetensors files ({error}); pass one of them"
-        ) from error
+        raise LoadError(f"{located(folder)}: {error}") from error
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -145,9 +136,11 @@ def _weight_map(index: Path) -> dict[str, str]:
 def _shards(index: Path, weight_map: dict[str, str]) -> tuple[Path, ...]:
     paths = tuple(index.parent / name for name in sorted(set(weight_map.values())))
     for path in paths:
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise LoadError(f"{located(path)}: this shard is missing; download the folder again")
         folders.check_inside(path, index.parent)
+        if not path.is_file():
+            raise LoadError(f"{located(path)}: not a regular file; download the folder again")
         _refuse_other_formats(path)
     return paths
 

@@ -48,7 +48,7 @@ from encodercheck.weights.metadata import MAX_IMAGE_SIZE, checked_image_size, ch
 MAX_SIZE = 2**16
 MAX_LAYERS = 1_000
 MAX_STAGES = 16
-MAX_PATCHES_A_SIDE = 256
+MAX_PATCHES_A_SIDE = 128
 # Swin keeps an index of as many numbers per layer: the square of a window's area.
 MAX_WINDOW_INDICES = 2**24
 
@@ -534,7 +534,8 @@ def _values(section: Mapping[str, Any], fields: frozenset[str], where: str) -> d
 
 def _check_extent(values: Mapping[str, Any], where: str) -> None:
     """Refuse sizes that are plausible each by itself, but not together."""
-    depths = values.get("depths", ())
+    # Where the config is silent, the library has as many layers at most.
+    depths = values.get("depths", [24])
     image, patch = values.get("image_size"), values.get("patch_size")
     fault = None
     if sum(depths) > MAX_LAYERS:

@@ -123,8 +123,11 @@ def match(
             key_map[name] = inner
             if tensor.shape != expected[inner]:
                 misshapen.append(f"{name} is {_by(tensor.shape)}, not {_by(expected[inner])}")
-    aliases = {**ties, **_aliases(checkpoint, prefix, rename)}
     absent = [name for name in expected if name not in found]
+    # Whichever name of a shared tensor the file has.
+    held = {ties.get(name, name): name for name in found}
+    aliases = {name: held[ties.get(name, name)] for name in absent if ties.get(name, name) in held}
+    aliases |= _aliases(checkpoint, prefix, rename)
     tied = {
         name: aliases[name]
         for name in absent
