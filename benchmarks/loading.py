@@ -39,6 +39,7 @@ def check_first(encoder):
     print(encoder.embedding_dim)
     open("started", "w").write(str(time.time()))
 """
+FIRST_CHECK_OPTIONS = ("--arch", "resnet50", "--checks", "check_first.py", "-k", "check_first")
 MEMORY = """
 import json, sys
 import torch, timm
@@ -104,8 +105,7 @@ def first_check(folder: Path) -> dict[str, Any]:
     for _ in range(RUNS + 1):
         started = time.time()
         run(
-            ["-m", "encodercheck", "scan", model.name, "--arch", "resnet50"]
-            + ["--checks", "check_first.py", "-k", "check_first"],
+            ["-m", "encodercheck", "scan", model.name, *FIRST_CHECK_OPTIONS],
             folder,
         )
         reached = float((folder / "started").read_text()) - started
@@ -146,35 +146,26 @@ def page(found: dict[str, Any]) -> str:
     """Return the figures as Markdown."""
     first, peaks = found["first_check"], found["memory"]
     weights = peaks["weights"]
-    return (
-        "\n".join(
-            [
-                "# Loading: time and memory",
-                "",
-                f"Made by `python -m benchmarks.loading` with torch {found['versions']['torch']} on "
-                f"{found['threads']} CPU threads.",
-                "",
-                f"A scan of a ResNet-50 file of {first['bytes'] / 1e6:.0f} MB reaches its first check "
-                f"after {first['seconds']} s, of which `import torch` takes {first['import_torch']} s: "
-                f"{first['beyond_import']} s beyond it (medians of {first['runs']} runs; limit 3 s).",
-                "",
-                f"Memory for a ViT-L of {weights / 1e9:.2f} GB in float32, beyond that of the imports:",
-                "",
-                "| | peak, GB | in units of the weights |",
-                "| --- | --- | --- |",
-                *(
-                    f"| {what} | {peaks[key] / 1e9:.2f} | {peaks[key] / weights:.2f} |"
-                    for what, key in (
-                        ("the library's own model, one forward pass of 8 images", "bare"),
-                        ("`load`", "load"),
-                        ("a scan whose check embeds 8 images", "scan"),
-                    )
-                ),
-                "",
-                "",
-            ]
-        ).rstrip()
-        + "\n"
+    rows = (
+        ("the library's own model, one forward pass of 8 images", "bare"),
+        ("`load`, and the scan's images", "load"),
+        ("a scan whose check embeds 8 images", "scan"),
+    )
+    return f"""# Loading: time and memory
+
+Made by `python -m benchmarks.loading` with torch {found["versions"]["torch"]} on
+{found["threads"]} CPU threads.
+
+A scan of a ResNet-50 file of {first["bytes"] / 1e6:.0f} MB reaches its first check after
+{first["seconds"]} s, of which `import torch` takes {first["import_torch"]} s:
+{first["beyond_import"]} s beyond it (medians of {first["runs"]} runs; limit 3 s).
+
+Memory for a ViT-L of {weights / 1e9:.2f} GB in float32, beyond that of the imports:
+
+| | peak, GB | in units of the weights |
+| --- | --- | --- |
+""" + "".join(
+        f"| {what} | {peaks[key] / 1e9:.2f} | {peaks[key] / weights:.2f} |\n" for what, key in rows
     )
 
 

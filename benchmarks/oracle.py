@@ -3,9 +3,9 @@
     python -m benchmarks.oracle
 
 takes each architecture of the tables below with random weights, saves it as training code does
-(five wrappers of tests/wrappers.py in turn, and the layouts of the transformers library), loads the file
-without a hint, and compares features with those of the library's own model on the same images. Of
-several encoders in a file all but the expected one are zeros.
+(five wrappers of tests/wrappers.py in turn, and the layouts of the transformers library), loads the
+file without a hint, and compares features with those of the library's own model on the same images.
+Of several encoders in a file all but the expected one are zeros.
 
 *Identified*: the answer is the architecture or another of the same function, by the shipped index.
 *Ambiguous*: the candidates list it; it is loaded again with its name as ``--arch``. *Wrong*: the

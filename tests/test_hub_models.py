@@ -1,4 +1,4 @@
-"""Models on a hub, by the command line: a whole folder is found out, and nothing else is fetched."""
+"""Models on a hub, by the command line: a folder is found out, and nothing else is fetched."""
 
 import json
 
