@@ -190,8 +190,13 @@ def _give(
 
 
 def _is_convolutional(module: nn.Module) -> bool:
-    """Tell convolutional networks from transformers, whose only convolution makes the patches."""
-    return sum(isinstance(part, nn.Conv2d) for part in module.modules()) > 1
+    """Tell convolutional networks from transformers, whose only convolution makes the patches.
+
+    Where there are convolutions over three dimensions, channels cannot be put last.
+    """
+    parts = list(module.modules())
+    flat = sum(isinstance(part, nn.Conv2d) for part in parts) > 1
+    return flat and not any(isinstance(part, nn.Conv3d) for part in parts)
 
 
 def _probe(encoder: Encoder) -> None:

@@ -381,6 +381,13 @@ def test_a_tower_is_found_by_its_tensors_with_all_that_is_open(tmp_path: Path) -
     assert "stripped the prefix 'module.'" in notes
 
 
+def test_convolutions_over_three_dimensions(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    source = lively(timm.create_model("lambda_resnet26t", num_classes=0))
+    assert_same_features(load(saved(tmp_path, source.state_dict()), device="cpu"), source)
+
+
 def test_moco_v3_divides_its_small_transformer_among_more_heads(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     state = timm.create_model("vit_small_patch16_224", num_classes=0).state_dict()
