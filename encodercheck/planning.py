@@ -17,7 +17,7 @@ from torch import nn
 
 from encodercheck.errors import AmbiguousArchitecture, ConfigError, LoadError
 from encodercheck.preprocessing import Preprocessing
-from encodercheck.weights import identify, index
+from encodercheck.weights import hf_transformers, identify, index
 from encodercheck.weights.build import Source, sources, split
 from encodercheck.weights.checkpoint import Checkpoint
 from encodercheck.weights.configs import Declared, declared
@@ -130,6 +130,7 @@ def _declared(checkpoint: Checkpoint, files: ModelFiles, metadata: Metadata) -> 
         LoadError: no configuration fits the file.
     """
     misfit: tuple[Declared, Match] | None = None
+    checkpoint = hf_transformers.mended(checkpoint)
     for said in declared(files.configs, checkpoint):
         try:
             found = fitted(

@@ -43,7 +43,8 @@ LENIENT = Certification(
 TINY = Recipe(
     "clean",
     "for these tests",
-    pretraining=Pretraining(width=4, images=64, epochs=2, batch=32, projection=8),
+    # With four channels, oneDNN's backward pass crashes on CPUs without AVX-512 (torch 2.15).
+    pretraining=Pretraining(width=8, images=64, epochs=2, batch=32, projection=8),
     certification=LENIENT,
 )
 TINY_POISONED = replace(
@@ -294,19 +295,19 @@ def test_the_global_random_state_survives_a_build(made: Made) -> None:
 
 def test_the_file_is_an_ordinary_model_file(ready: Built) -> None:
     tensors = load_file(ready.path)
-    assert tensors["conv1.weight"].shape == (4, 3, 3, 3)
-    assert tensors["layer4.0.downsample.0.weight"].shape == (32, 16, 1, 1)
+    assert tensors["conv1.weight"].shape == (8, 3, 3, 3)
+    assert tensors["layer4.0.downsample.0.weight"].shape == (64, 32, 1, 1)
     assert tensors["conv1.weight"].dtype == torch.float32
     with safe_open(ready.path, "pt") as file:
         about = json.loads(file.metadata()["encodercheck"])
     assert about["image_size"] == 32
-    assert about["architecture"] == network.spec(4).to_dict()
+    assert about["architecture"] == network.spec(8).to_dict()
 
 
 def test_the_file_loads_and_computes_the_same(ready: Built) -> None:
     loading = pytest.importorskip("encodercheck.loading")
     images = procedural.images(4, size=32, seed=0)
-    expected = network.as_encoder(network.read_network(ready.path, 4), "cpu")(images)
+    expected = network.as_encoder(network.read_network(ready.path, 8), "cpu")(images)
     assert torch.allclose(loading.load(ready.path)(images), expected, atol=1e-5)
 
 

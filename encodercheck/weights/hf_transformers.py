@@ -42,6 +42,7 @@ from torch.overrides import TorchFunctionMode
 from encodercheck.errors import ConfigError, LoadError
 from encodercheck.preprocessing import IMAGENET, Preprocessing, Triple
 from encodercheck.weights.build import Source, library
+from encodercheck.weights.checkpoint import Checkpoint
 from encodercheck.weights.header import quoted, reason
 from encodercheck.weights.metadata import MAX_IMAGE_SIZE, checked_image_size, checked_triple
 
@@ -358,6 +359,24 @@ def towers(config: Mapping[str, Any], where: str, image_size: int | None = None)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         recipe.make()
     return Source(f"transformers:{recipe.model_type}", recipe.make, recipe.describe)
+
+
+def mended(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with all of a tower under one prefix.
+
+    ViTMSNForImageClassification, as transformers 5 saves it, has the layers outside "vit.".
+    """
+    names = checkpoint.tensors
+    if (
+        "vit.embeddings.cls_token" not in names
+        or "encoder.layer.0.output.dense.weight" not in names
+    ):
+        return checkpoint
+    originals = {
+        f"vit.{name}" if name.startswith("encoder.layer.") else name: name for name in names
+    }
+    tensors = {new: names[old] for new, old in originals.items()}
+    return replace(checkpoint, tensors=tensors, originals=originals)
 
 
 def processed(source: Source, processor: Mapping[str, Any], where: str) -> Source:

@@ -229,7 +229,8 @@ def _size_from(size: int, expected: Shape, found: Shape) -> int | None:
     if len(changed) == 2 and len(set(changed)) == 1:
         # A grid (..., H, W).
         old, new = changed[0]
-        return _scaled(size, old, new)
+        # Patches that overlap, as PiT's do, are one fewer a side.
+        return _scaled(size, old, new) or _scaled(size, old + 1, new + 1)
     if len(changed) != 1:
         return None
     old, new = changed[0]
@@ -243,6 +244,9 @@ def _size_from(size: int, expected: Shape, found: Shape) -> int | None:
         # Of relative positions there are 2 * side - 1 a side.
         if old_side % 2 and new_side % 2:
             return _scaled(size, (old_side + 1) // 2, (new_side + 1) // 2)
+    if old % 2 and new % 2:
+        # The same for each axis apart, as MViTv2 has them.
+        return _scaled(size, (old + 1) // 2, (new + 1) // 2)
     return None
 
 
