@@ -9,6 +9,8 @@ from torch import Tensor
 
 from encodercheck.errors import ImagesError
 
+CHUNK = 32
+
 
 @dataclass(frozen=True)
 class CleanSplit:
@@ -40,7 +42,11 @@ class CleanImages:
                 f"{len(images)} images are too few: {search} go into the search for triggers "
                 "and others must be held out"
             )
-        return cls((images * 255).round_().clamp_(0, 255).to(torch.uint8), search)
+        pixels = torch.empty(images.shape, dtype=torch.uint8)
+        # A few at a time: another copy of all in floats would outweigh what this saves.
+        for own, part in zip(torch.split(pixels, CHUNK), torch.split(images, CHUNK), strict=True):
+            own.copy_((part * 255).round_().clamp_(0, 255))
+        return cls(pixels, search)
 
     def search_images(self) -> Tensor:
         """Return the images to look for triggers on, (N, 3, H, W) in [0, 1]."""
