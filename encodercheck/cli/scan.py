@@ -126,9 +126,10 @@ def _refuse_early(model: str, arch: str | None) -> None:
     Raises:
         LoadError: the files say that this cannot be loaded.
     """
-    from encodercheck.weights.files import HUB, locate
+    from encodercheck.weights.files import locate
+    from encodercheck.weights.hub import is_hub
 
-    if model.startswith(("fixture:", HUB)):
+    if model.startswith("fixture:") or is_hub(model):
         return
     files = locate(model)
     checkpoint = files.open()

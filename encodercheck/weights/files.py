@@ -10,11 +10,11 @@ from typing import NoReturn
 
 from encodercheck.errors import LoadError
 from encodercheck.weights import folder as folders
+from encodercheck.weights import hub
 from encodercheck.weights.checkpoint import Checkpoint, declared_shards, open_checkpoint
 from encodercheck.weights.header import located, os_reason
 
 SUFFIX = folders.SUFFIX
-HUB = "hf://"
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar"})
 CONVERT = (
     'python -c "import torch; from safetensors.torch import save_file; '
@@ -58,9 +58,7 @@ def locate(model: str | Path) -> ModelFiles:
         LoadError: there is no such file, more than one, or a pickle.
         ConfigError: the library that a hub needs is not installed.
     """
-    if str(model).startswith(HUB):
-        from encodercheck.weights import hub
-
+    if hub.is_hub(str(model)):
         snapshot = hub.fetch(str(model), _wanted)
         found = _local(snapshot.folder)
         return ModelFiles(

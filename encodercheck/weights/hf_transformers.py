@@ -43,6 +43,7 @@ from encodercheck.errors import ConfigError, LoadError
 from encodercheck.preprocessing import IMAGENET, Preprocessing, Triple
 from encodercheck.weights.build import Source, library
 from encodercheck.weights.checkpoint import Checkpoint
+from encodercheck.weights.folder import PROCESSOR
 from encodercheck.weights.header import quoted, reason
 from encodercheck.weights.metadata import MAX_IMAGE_SIZE, checked_image_size, checked_triple
 
@@ -59,7 +60,6 @@ CLIP: tuple[Triple, Triple] = (
 )
 HALF: tuple[Triple, Triple] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
-PROCESSOR = "preprocessor_config.json"
 # Buffers that follow from the config; some versions of the library save them, others do not.
 COMPUTED = frozenset({"position_ids", "relative_position_index", "relative_coords_table"})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
@@ -52,8 +51,8 @@ def text_tower(checkpoint: Checkpoint, image_tower: Container[str]) -> TextTower
     ]
     if not tables:
         return None
-    # Of tied tables the first; a vocabulary is the larger side of any other embedding.
+    # Beside the tokens' there may be tables of positions or kinds, which are smaller.
     table = max(tables, key=lambda name: checkpoint.tensors[name].shape[0])
     vocabulary, width = checkpoint.tensors[table].shape
-    count = Counter({name: checkpoint.tensors[name].numel for name in outside}).total()
+    count = sum(checkpoint.tensors[name].numel for name in outside)
     return TextTower(table, vocabulary, width, tuple(outside), count)
