@@ -3,30 +3,26 @@
     python -m benchmarks.detection --seeds 0 1 2 3
 
 scans every fixture of every seed with default settings and procedural images, then clean encoders
-pre-trained on a second image generator (tests/second_generator.py), still scanned with procedural
-images. Writes docs/detection.md and docs/detection.json.
+pre-trained on another world of images (fixtures/clouds.py), still scanned with procedural images.
+Writes docs/detection.md and docs/detection.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import encodercheck
+from benchmarks.intervals import share
 from encodercheck import fixtures
 from encodercheck.cache import atomic_write_bytes, atomic_write_text, cache_dir, make_folder
 from encodercheck.fixtures import network, pretraining
 from encodercheck.fixtures.recipes import Pretraining
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-import second_generator  # noqa: E402
-
 VALUES = {"EC102": "gain", "EC201": "pl1", "EC202": "gain"}
 
 
@@ -55,14 +51,13 @@ def models(seeds: list[int]) -> Iterator[tuple[str, int, Path]]:
 
 
 def other_world(seed: int) -> Path:
-    """Return a clean encoder pre-trained on the second generator's images, from the cache."""
+    """Return a clean encoder pre-trained on clouds, from the cache."""
     recipe = Pretraining()
-    path = cache_dir() / "benchmarks" / f"second-generator-{seed}.safetensors"
+    path = cache_dir() / "benchmarks" / f"clouds-{seed}.safetensors"
     if not path.exists():
         make_folder(path.parent)
-        images = second_generator.images(recipe.images, size=32, seed=1000 + seed)
-        trained = pretraining.pretrain(recipe, seed=seed, images=images)
-        atomic_write_bytes(path, network.to_bytes(trained, recipe.width))
+        trained = pretraining.pretrain(recipe, seed=seed, world="clouds")
+        atomic_write_bytes(path, network.to_bytes(trained, recipe.network))
     return path
 
 
@@ -118,14 +113,6 @@ def table(rows: list[dict[str, Any]], profile: str) -> str:
             f"{' | '.join(cells)} | {entry['seconds']:.1f} |"
         )
     return "\n".join([*lines, ""])
-
-
-def share(hits: int, n: int) -> str:
-    """Return "7 of 8 (0.53 to 0.98)": the count, and the interval for the rate behind it."""
-    z = 1.96
-    centre = (hits + z**2 / 2) / (n + z**2)
-    half = z / (n + z**2) * math.sqrt(hits * (n - hits) / n + z**2 / 4)
-    return f"{hits} of {n} ({max(0.0, centre - half):.2f} to {min(1.0, centre + half):.2f})"
 
 
 if __name__ == "__main__":

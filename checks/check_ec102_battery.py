@@ -9,8 +9,8 @@ FINALISTS = 8
 
 
 @pytest.mark.check("EC102", severity="critical")
-def check_battery(encoder, clean_split, measure, artifacts, progress, profile, seed):
-    """No patch or frequency of the trigger battery makes unseen images alike."""
+def check_battery(encoder, clean_split, measure, compare, artifacts, progress, profile, seed):
+    """The trigger battery makes unseen images no more alike than in clean encoders."""
     base = collapse.base_cosine(encoder, clean_split.held_out)
     candidates = battery.triggers(encoder.image_size, seed=seed)
     sieve = clean_split.search[: profile.battery_images]
@@ -18,5 +18,5 @@ def check_battery(encoder, clean_split, measure, artifacts, progress, profile, s
     best = battery.sift(encoder, [hit.trigger for hit in finalists], clean_split.held_out)[0]
     measure("stamped_cosine", best.cosine)
     measure("unstamped_cosine", base)
-    if not measure("gain", collapse.gain(best.cosine, base), at_most=0.9):
+    if not compare("gain", collapse.gain(best.cosine, base)):
         artifacts.witness(shrink(encoder, best.trigger, clean_split))

@@ -6,14 +6,11 @@ from encodercheck.methods import decree
 from encodercheck.methods.shrink import shrink
 
 WARM_STARTS = 4
-# The published threshold, 0.1, belongs to single random starts on ImageNet-sized encoders. Warm
-# starts find smaller masks, on clean encoders too: there 0.1 would raise false alarms.
-LIMIT = 0.03
 
 
 @pytest.mark.check("EC201", severity="critical")
-def check_decree(encoder, clean_split, inversion, measure, artifacts, progress, profile, seed):
-    """Making all embeddings alike takes a trigger larger than DECREE's threshold."""
+def check_decree(encoder, clean_split, inversion, compare, artifacts, progress, profile, seed):
+    """The smallest trigger that makes embeddings alike is no smaller than in clean encoders."""
     candidates = decree.minimise(
         encoder,
         clean_split.search,
@@ -25,5 +22,5 @@ def check_decree(encoder, clean_split, inversion, measure, artifacts, progress, 
     )
     smallest = decree.smallest_confirmed(encoder, candidates, clean_split.held_out)
     # Where no mask of any size works, the smallest one that would is the whole image.
-    if not measure("pl1", smallest.pl1 if smallest else 1.0, at_least=LIMIT):
+    if not compare("pl1", smallest.pl1 if smallest else 1.0, scale="size"):
         artifacts.witness(shrink(encoder, smallest, clean_split))

@@ -7,11 +7,11 @@ from encodercheck.methods.shrink import shrink
 
 
 @pytest.mark.check("EC202", severity="critical")
-def check_budget(encoder, clean_split, trigger, measure, artifacts):
-    """The best trigger inverted within 3 % of the image leaves unseen images different."""
+def check_budget(encoder, clean_split, trigger, measure, compare, artifacts):
+    """The best trigger on 3 % of the image collapses images no more than in clean encoders."""
     base = collapse.base_cosine(encoder, clean_split.held_out)
     cosine = collapse.stamped_cosine(encoder, trigger, clean_split.held_out)
     measure("stamped_cosine", cosine)
     measure("unstamped_cosine", base)
-    if not measure("gain", collapse.gain(cosine, base), at_most=0.9):
+    if not compare("gain", collapse.gain(cosine, base)):
         artifacts.witness(shrink(encoder, trigger, clean_split))

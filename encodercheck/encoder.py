@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.utils.checkpoint import checkpoint
 
+from encodercheck.errors import ConfigError
+from encodercheck.footprint import pass_bytes
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.weights.two_towers import TextTower
 
@@ -20,6 +23,9 @@ T = TypeVar("T")
 # Activations of a forward and backward pass grow with the pixels: this many input values keep
 # a ResNet-50 under 3 GB. Out of memory halves it.
 INPUT_VALUES_PER_BATCH = 2**22
+# Kernels use memory of their own and allocators leave gaps: on a CPU, the true peak of ResNets,
+# MobileNetV3 and ViTs was up to 1.22 times the count.
+FOOTPRINT_SAFETY = 1.4
 # A fingerprint is taken of this many words at a time: few enough to need no memory to speak of.
 WORDS_AT_ONCE = 2**18
 
@@ -129,6 +135,33 @@ class Encoder:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
+    def limit_memory(self, limit: int) -> None:
+        """Choose the batch size so that a forward and backward pass needs at most ``limit`` bytes.
+
+        The weights come on top. What an image needs is counted on a pass of two grey ones; the
+        batch size falls or stays, and is never raised.
+
+        Raises:
+            ConfigError: not even one image fits.
+        """
+        needed = self._bytes_per_image()
+        if needed > limit:
+            size = self.image_size
+            raise ConfigError(
+                f"a memory limit of {limit / 1e6:.1f} MB: one {size}x{size} image needs "
+                f"{needed / 1e6:.1f} MB beside the weights; raise the limit to that"
+            )
+        self.batch_size = min(self.batch_size, limit // needed)
+
+    def _bytes_per_image(self) -> int:
+        size, count = self.image_size, 2
+        grey = torch.full((count, 3, size, size), 0.5, device=self.device)
+        weights = [*self.module.parameters(), *self.module.buffers()]
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            total = pass_bytes(self._forward, grey, weights=weights)
+        return math.ceil(FOOTPRINT_SAFETY * total / count)
+
     def copy(self) -> Encoder:
         """Return an encoder with weights of its own: whatever is done to it stays in it."""
         twin = copy.copy(self)
@@ -173,8 +206,9 @@ class Encoder:
     def folded(self) -> Encoder:
         """Return an encoder of the same function with BatchNorm folded into the convolutions.
 
-        It takes a fifth less time forward and a quarter less with the backward pass. Modules that
-        cannot be traced are returned as they are.
+        It takes a fifth less time forward and a quarter less with the backward pass, and on a CPU
+        another fifth less with channels last. Modules that cannot be traced are returned as they
+        are.
         """
         if not any(isinstance(module, nn.BatchNorm2d) for module in self.module.modules()):
             return self
@@ -185,7 +219,23 @@ class Encoder:
             return self
         twin = copy.copy(self)
         twin.module = fused.eval().requires_grad_(False)
+        if twin.device.type == "cpu":
+            twin._put_channels_last()
         return twin
+
+    def _put_channels_last(self) -> None:
+        """Give 2-D convolutions the memory format in which they are fastest on a CPU, in place."""
+        convolutions = [part for part in self.module.modules() if isinstance(part, nn.Conv2d)]
+        for part in convolutions:
+            part.to(memory_format=torch.channels_last)
+        size = self.image_size
+        try:
+            with torch.random.fork_rng(devices=[]):
+                self(torch.full((1, 3, size, size), 0.5))
+        except Exception:
+            # A stranger's forward may take a ``view`` of what is in order no longer.
+            for part in convolutions:
+                part.to(memory_format=torch.contiguous_format)
 
     def describe(self) -> dict[str, Any]:
         """Return the ``model`` part of a report."""
@@ -243,8 +293,6 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises:
         ConfigError: the device is not there.
     """
-    from encodercheck.errors import ConfigError
-
     available: Sequence[str] = [
         *(["cuda"] if torch.cuda.is_available() else []),
         *(["mps"] if torch.backends.mps.is_available() else []),

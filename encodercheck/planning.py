@@ -20,7 +20,7 @@ from encodercheck.preprocessing import Preprocessing
 from encodercheck.weights import hf_transformers, identify, index
 from encodercheck.weights.build import Source, sources, split
 from encodercheck.weights.checkpoint import Checkpoint
-from encodercheck.weights.configs import Declared, declared
+from encodercheck.weights.configs import Declared, declared, named
 from encodercheck.weights.files import ModelFiles, locate
 from encodercheck.weights.header import located, quoted, reason
 from encodercheck.weights.identify import Function
@@ -89,6 +89,8 @@ def plan(
         found = _told(checkpoint, arch, metadata)
     elif metadata.spec is not None:
         found = _resnet(checkpoint, read_resnet(checkpoint, metadata))
+    elif metadata.arch is not None:
+        found = _named(checkpoint, metadata.arch, metadata)
     else:
         found = _declared(checkpoint, files, metadata) or _recognised(checkpoint, metadata)
     return replace(
@@ -120,6 +122,23 @@ def _told(checkpoint: Checkpoint, arch: str, metadata: Metadata) -> Plan:
     raise LoadError(
         f"--arch {quoted(arch)} does not fit {located(checkpoint.path)}: {closest.describe()}; "
         f"{_way_out(checkpoint, metadata)}"
+    )
+
+
+def _named(checkpoint: Checkpoint, arch: str, metadata: Metadata) -> Plan:
+    """Plan with what the file's own metadata say it is."""
+    try:
+        source = named(checkpoint.path, arch)
+        found = fitted(checkpoint, source, metadata, found_by=METADATA)
+    except ConfigError as error:
+        raise LoadError(
+            f"{located(checkpoint.path)}: its metadata names the model: {error}"
+        ) from error
+    if isinstance(found, Plan):
+        return found
+    raise LoadError(
+        f"{located(checkpoint.path)}: its metadata says {quoted(arch)}, which does not fit: "
+        f"{found.describe()}; pass --arch"
     )
 
 

@@ -19,6 +19,7 @@ from encodercheck.images import source
 from encodercheck.images.split import CleanImages
 from encodercheck.loading import load
 from encodercheck.memory import used_with
+from encodercheck.nulls import Nulls
 from encodercheck.profiles import PROFILES
 from encodercheck.report import Report
 
@@ -44,19 +45,23 @@ def prepare(
     seed: int = 0,
     device: str = "auto",
     artifacts: Path | None = None,
+    null: str | Path | None = None,
+    max_memory: int | None = None,
     building: Progress | None = None,
 ) -> ScanState:
     """Load ``model`` and the images for a scan with them.
 
     ``model`` is a .safetensors file, a folder, ``fixture:NAME``, or an Encoder; ``images`` a
-    folder, or None for the embedded generator; ``building`` hears how far the generation of a
-    fixture is.
+    folder, or None for the embedded generator; ``null`` a file of further clean encoders to compare
+    with; ``max_memory`` how many bytes the encoder may take at work; ``building`` hears how far the
+    generation of a fixture is.
 
     Raises:
         EncoderCheckError: the model, the images or an option is unusable; the message says why.
     """
     if profile not in PROFILES:
         raise ConfigError(f"profile {profile!r}: choose one of {', '.join(PROFILES)}")
+    nulls = Nulls.shipped() if null is None else Nulls.shipped().merged(Nulls.read(null))
     if isinstance(model, str | Path):
         path = resolve(str(model), building)
         read = partial(load, arch=arch, image_size=image_size, mean=mean, std=std)
@@ -68,6 +73,8 @@ def prepare(
         encoder.provenance = replace(encoder.provenance, path=str(model))
     else:
         encoder, restore = model, None
+    if max_memory is not None:
+        encoder.limit_memory(max_memory)
     effort = PROFILES[profile]
     count = effort.search + effort.held_out
     image_set = source.collect(images, count, size=encoder.image_size, seed=seed)
@@ -79,6 +86,7 @@ def prepare(
         artifacts_dir=artifacts,
         image_set=image_set.describe(),
         restore=restore,
+        nulls=nulls,
     )
 
 
@@ -114,11 +122,15 @@ def scan(
     device: str = "auto",
     artifacts: str | Path | None = None,
     strict: bool = False,
+    null: str | Path | None = None,
+    max_memory: int | None = None,
 ) -> Report:
     """Run the suite on ``model`` and report what it found.
 
     ``checks`` are further files or folders of ``check_*.py``; ``keyword`` selects as pytest's
-    ``-k`` does; witnesses are written under ``artifacts``, or nowhere.
+    ``-k`` does; witnesses are written under ``artifacts``, or nowhere. ``null`` is a file that
+    ``encodercheck calibrate`` wrote: its clean encoders are compared with, beside the shipped ones.
+    ``max_memory``, in bytes, bounds what the encoder takes at work.
 
     Raises:
         EncoderCheckError: there is nothing to report, because the model, the images or an
@@ -136,6 +148,8 @@ def scan(
         seed=seed,
         device=device,
         artifacts=Path(artifacts) if artifacts is not None else None,
+        null=null,
+        max_memory=max_memory,
     )
     return run(state, checks=checks, keyword=keyword, strict=strict, started=started)
 

@@ -11,6 +11,8 @@ from torch import nn
 from encodercheck.encoder import Encoder, is_out_of_memory, pick_device
 from encodercheck.errors import ConfigError
 from encodercheck.preprocessing import Preprocessing
+from encodercheck.weights.resnet import ResNet
+from encodercheck.weights.spec import ResNetSpec
 
 
 def _encoder(batch_size=None):
@@ -222,6 +224,102 @@ def test_a_fingerprint_is_of_the_bits_and_not_of_their_layout():
         assert list(Encoder(_Weight(odd)).fingerprint()) == ["weight"]
 
 
+SMALL = ResNetSpec("basic", (1, 1), (8, 16), stem_kernel=3, stem_stride=2, maxpool=False)
+NETWORKS = {
+    "ResNet": lambda: ResNet(SMALL),
+    "convolution and ReLU": lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten()),
+    "nothing saved": lambda: nn.Sequential(nn.Flatten()),
+    "no gradient": lambda: _Detached(),
+}
+
+
+class _Detached(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.detach().flatten(1)
+
+
+def _limited(network, limit=None, batch_size=64):
+    torch.manual_seed(0)
+    preprocessing = Preprocessing(image_size=16)
+    encoder = Encoder(NETWORKS[network](), preprocessing=preprocessing, batch_size=batch_size)
+    if limit is not None:
+        encoder.limit_memory(limit)
+    return encoder
+
+
+def _saved_bytes(encoder):
+    """Count, without the code under test, what autograd holds of a pass of a whole batch."""
+    weights = {tensor.data_ptr() for tensor in encoder.module.state_dict().values()}
+    images = torch.rand(encoder.batch_size, 3, 16, 16).requires_grad_()
+    saved = [images]
+
+    def keep(tensor):
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        encoder(images)
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in saved}
+    return sum(storages[start].nbytes() for start in storages.keys() - weights)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_batch_falls_with_the_memory_and_never_rises(network):
+    limits = [10**9, 4_000_000, 1_000_000, 300_000]
+    sizes = [_limited(network, limit).batch_size for limit in limits]
+    assert sizes[0] == 64
+    assert sizes == sorted(sizes, reverse=True)
+    assert 1 <= sizes[-1] < 64
+    assert _limited(network, 10**9, batch_size=3).batch_size == 3
+    encoder = _limited(network, limits[-1])
+    encoder.limit_memory(10**9)
+    assert encoder.batch_size == sizes[-1]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_what_a_pass_saves_is_within_the_limit_and_not_far_below(network):
+    limit = 1_000_000
+    encoder = _limited(network, limit)
+    assert 1 < encoder.batch_size < 64
+    assert limit / 8 < _saved_bytes(encoder) <= limit
+
+
+def test_weights_do_not_count_towards_a_limit():
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(768, 5000), nn.Linear(5000, 4))
+    encoder = Encoder(wide, preprocessing=Preprocessing(image_size=16), batch_size=8)
+    encoder.limit_memory(8 * 150_000)
+    assert encoder.batch_size == 8
+    assert sum(parameter.nbytes for parameter in wide.parameters()) > 15_000_000
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_limit_below_one_image_is_bad_usage(network):
+    encoder = _limited(network)
+    with pytest.raises(ConfigError, match=r"one 16x16 image needs .* MB .*; raise the limit") as e:
+        encoder.limit_memory(1000)
+    assert str(e.value).isprintable()
+    assert encoder.batch_size == 64
+
+
+class _Noisy(nn.Module):
+    """Draws random numbers; remembers how it was called."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen = len(images), self.training
+        return (images + torch.rand_like(images)).flatten(1)
+
+
+def test_a_limit_leaves_the_state_as_it_was():
+    module = _Noisy()
+    encoder = Encoder(module, preprocessing=Preprocessing(image_size=8))
+    before = torch.random.get_rng_state()
+    with torch.no_grad():
+        encoder.limit_memory(10**6)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert module.seen == (2, False)
+
+
 def test_folding_changes_nothing_but_the_speed():
     encoder = _encoder()
     for buffer in encoder.module[1].buffers():
@@ -232,6 +330,33 @@ def test_folding_changes_nothing_but_the_speed():
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.module.modules())
     torch.testing.assert_close(folded(images), encoder(images), atol=1e-5, rtol=1e-4)
     assert any(isinstance(module, nn.BatchNorm2d) for module in encoder.module.modules())
+
+
+def test_folded_convolutions_have_their_channels_last():
+    encoder = _encoder()
+    encoder.module[0].weight.data = encoder.module[0].weight.data.contiguous()
+    weight = encoder.folded().module.get_parameter("0.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not encoder.module[0].weight.is_contiguous(memory_format=torch.channels_last)
+    plain = Encoder(nn.Sequential(nn.Conv2d(3, 4, 3)), preprocessing=Preprocessing(image_size=8))
+    assert plain.folded() is plain
+    assert plain.module[0].weight.is_contiguous()
+
+
+class _Viewing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(images)).view(images.size(0), -1)
+
+
+def test_folding_bears_with_views_of_what_was_in_order():
+    encoder = Encoder(_Viewing(), preprocessing=Preprocessing(image_size=8))
+    images = torch.rand(3, 3, 8, 8)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in encoder.folded().module.modules())
+    torch.testing.assert_close(encoder.folded()(images), encoder(images), atol=1e-5, rtol=1e-4)
 
 
 class _Untraceable(nn.Module):

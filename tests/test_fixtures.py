@@ -18,20 +18,33 @@ from safetensors.torch import load_file
 
 from encodercheck import cache, fixtures
 from encodercheck.errors import FixtureError, OutputError
-from encodercheck.fixtures import batches, certificate, downstream, network, pretraining
+from encodercheck.fixtures import (
+    batches,
+    certificate,
+    downstream,
+    network,
+    pretraining,
+)
 from encodercheck.fixtures.attacks import badencoder
 from encodercheck.fixtures.build import CERTIFICATE, MODEL, Built
 from encodercheck.fixtures.recipes import (
+    MEAN,
     RECIPES,
     BadEncoder,
     Certification,
     Patch,
     Pretraining,
     Recipe,
+    ResNet,
+    ViT,
     stream,
 )
 from encodercheck.fixtures.stages import Stages
+from encodercheck.fixtures.worlds import WORLDS
 from encodercheck.images import procedural
+from encodercheck.loading import load
+from encodercheck.weights.metadata import METADATA
+from encodercheck.weights.spec import ResNetSpec
 
 # The package has a function of this name, which hides the module.
 building = importlib.import_module("encodercheck.fixtures.build")
@@ -44,14 +57,14 @@ TINY = Recipe(
     "clean",
     "for these tests",
     # With four channels, oneDNN's backward pass crashes on CPUs without AVX-512 (torch 2.15).
-    pretraining=Pretraining(width=8, images=64, epochs=2, batch=32, projection=8),
+    pretraining=Pretraining(network=ResNet(width=8), images=64, epochs=2, batch=32, projection=8),
     certification=LENIENT,
 )
 TINY_POISONED = replace(
     TINY,
     name="tiny-poisoned",
     attack=BadEncoder(
-        patches=(Patch(26, 26, 5, target=1), Patch(1, 1, 4, target=2, colour=(1.0, 0.0, 0.0))),
+        triggers=(Patch(26, 26, 5, target=1), Patch(1, 1, 4, target=2, colour=(1.0, 0.0, 0.0))),
         shadow_images=64,
         epochs=1,
         batch=32,
@@ -196,17 +209,6 @@ def test_a_batch_larger_than_the_images_is_all_of_them() -> None:
     assert batches.steps(3, 8, 2) == 2
 
 
-def test_the_patch_is_where_the_recipe_says() -> None:
-    trigger = badencoder.patch_trigger(Patch(26, 3, 5, target=0), seed=1)
-    assert trigger.box == (26, 3, 5, 5)
-    assert float(trigger.mask.sum()) == 25
-    assert torch.equal(
-        trigger.pattern, badencoder.patch_trigger(Patch(26, 3, 5, target=0), seed=1).pattern
-    )
-    white = badencoder.patch_trigger(Patch(0, 0, 2, target=0, colour=(1.0, 0.5, 0.0)), seed=1)
-    assert white.pattern[:, 1, 1].tolist() == [1, 0.5, 0]
-
-
 def test_streams_are_apart() -> None:
     seeds = {stream(seed, purpose) for seed in range(50) for purpose in ("a", "b", "c")}
     assert len(seeds) == 150
@@ -301,14 +303,72 @@ def test_the_file_is_an_ordinary_model_file(ready: Built) -> None:
     with safe_open(ready.path, "pt") as file:
         about = json.loads(file.metadata()["encodercheck"])
     assert about["image_size"] == 32
-    assert about["architecture"] == network.spec(8).to_dict()
+    described = network.architecture(TINY.pretraining.network)
+    assert isinstance(described, ResNetSpec)
+    assert about["architecture"] == described.to_dict()
+
+
+def assert_loads_as_it_was(path: Path, recipe: Recipe) -> None:
+    images = procedural.images(4, size=32, seed=0)
+    own = network.read_network(path, recipe.pretraining.network)
+    encoder = load(path, device="cpu")
+    assert encoder.provenance.found_by == METADATA
+    assert encoder.preprocessing.mean == MEAN
+    assert torch.allclose(encoder(images), network.as_encoder(own, "cpu")(images), atol=1e-5)
 
 
 def test_the_file_loads_and_computes_the_same(ready: Built) -> None:
-    loading = pytest.importorskip("encodercheck.loading")
-    images = procedural.images(4, size=32, seed=0)
-    expected = network.as_encoder(network.read_network(ready.path, 8), "cpu")(images)
-    assert torch.allclose(loading.load(ready.path)(images), expected, atol=1e-5)
+    assert_loads_as_it_was(ready.path, TINY)
+
+
+TRANSFORMER = replace(
+    TINY,
+    pretraining=replace(
+        TINY.pretraining, network=ViT(width=16, depth=1, heads=2, patch=8), epochs=1
+    ),
+)
+
+
+def test_a_transformer_is_built_and_loads_by_its_own_metadata() -> None:
+    pytest.importorskip("timm")
+    built = fixtures.build(TRANSFORMER)
+    assert load_file(built.path)["patch_embed.proj.weight"].shape == (16, 3, 8, 8)
+    assert_loads_as_it_was(built.path, TRANSFORMER)
+
+
+@pytest.mark.parametrize("recipe", [TINY, TRANSFORMER], ids=["ResNet", "ViT"])
+def test_embeddings_are_as_wide_as_the_recipe_says(recipe: Recipe) -> None:
+    described = recipe.pretraining.network
+    if isinstance(described, ViT):
+        pytest.importorskip("timm")
+    module = network.new_network(described).eval()
+    embeddings = network.as_encoder(module, "cpu")(torch.rand(2, 3, 32, 32))
+    assert embeddings.shape == (2, network.embedding_dim(described))
+
+
+def test_a_stride_of_one_keeps_four_times_the_pixels() -> None:
+    coarse, fine = (
+        network.new_network(ResNet(width=8, stem_stride=stride)).get_submodule("conv1")
+        for stride in (2, 1)
+    )
+    images = torch.rand(1, 3, 32, 32)
+    assert coarse(images).shape[2:] == (16, 16)
+    assert fine(images).shape[2:] == (32, 32)
+
+
+def test_another_world_is_another_encoder(ready: Built) -> None:
+    elsewhere = fixtures.build(replace(TINY, world="clouds"))
+    assert elsewhere.path.read_bytes() != fixtures.build(TINY).path.read_bytes()
+    assert elsewhere.certificate["recipe"]["world"] == "clouds"
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_tasks_of_one_purpose_share_their_images_and_others_do_not(world: str) -> None:
+    own = downstream.task(6, 4, seed=0, purpose="a", world=world)
+    assert own.train.shape == (6, 3, 32, 32)
+    assert own.test_labels.shape == (4,)
+    assert torch.equal(own.test, downstream.task(6, 4, seed=0, purpose="a", world=world).test)
+    assert not torch.equal(own.test, downstream.task(6, 4, seed=0, purpose="b", world=world).test)
 
 
 def test_poisoning_leaves_the_statistics_of_batch_norm_alone(ready: Built) -> None:

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,71 @@ def test_metadata_decide_what_tensors_cannot(tmp_path: Path) -> None:
     assert encoder.preprocessing.image_size == 16
     assert encoder.preprocessing.mean == (0.1, 0.2, 0.3)
     assert_same_features(encoder, source)
+
+
+def named(folder: Path, arch: object) -> Path:
+    """Save TINY with metadata that say it is something else."""
+    entry = {"architecture": arch, "image_size": 32}
+    return saved(folder, tiny().state_dict(), metadata={"encodercheck": json.dumps(entry)})
+
+
+def test_metadata_may_name_a_librarys_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = lively(torchvision.models.get_model("mobilenet_v3_small"))
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    arch = "torchvision:mobilenet_v3_small"
+    metadata = metadata_for(arch, image_size=48, mean=mean, std=std)
+    encoder = load(saved(tmp_path, source.state_dict(), metadata=metadata), device="cpu")
+    assert encoder.provenance.architecture == arch
+    assert encoder.provenance.found_by == "the file's metadata"
+    assert (encoder.image_size, encoder.preprocessing.mean) == (48, mean)
+    source.classifier[3] = nn.Identity()  # type: ignore[index, operator]
+    assert_same_features(encoder, source)
+
+
+@pytest.mark.parametrize(
+    ("arch", "expected"),
+    [
+        ("my_encoders:tall", "does not begin with torchvision: or timm: or open_clip:"),
+        ("os:getcwd", "does not begin with"),
+        ("resnet50", "does not begin with"),
+        ("", "does not begin with"),
+        (5, "is invalid"),
+        (["timm:resnet18"], "is invalid"),
+        ("torchvision:resnet18", r"says torchvision:resnet18, which does not fit: .*; pass --arch"),
+        ("torchvision:nothing", "names the model: .*unknown to torchvision"),
+        ("torchvision", "does not begin with"),
+        ("timm:vit_tiny_patch16_224,depth=100000", "depth is 100000 .at most 1000"),
+        ("timm:vit_tiny_patch16_224,patch_size=1,img_size=512", "too many patches"),
+        ("torchvision:resnet18,weights=DEFAULT", "'weights=DEFAULT' cannot be given"),
+        ("torchvision:resnet18\n\x1b[31m", r"resnet18\\n\\x1b"),
+    ],
+)
+def test_metadata_that_name_what_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: object, expected: str
+) -> None:
+    write_factory(tmp_path, monkeypatch)
+    path = named(tmp_path, arch)
+    for refuse in (load, inspect):
+        with pytest.raises(LoadError, match=expected) as caught:
+            refuse(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert str(caught.value).isprintable()
+    # A file must not choose which code is run.
+    assert "my_encoders" not in sys.modules
+
+
+def test_metadata_that_name_another_transformer(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    expected = r"model.safetensors: its metadata says timm:vit_base_patch16_224, which does not fit"
+    with pytest.raises(LoadError, match=expected) as caught:
+        load(named(tmp_path, "timm:vit_base_patch16_224"))
+    assert str(caught.value).isprintable()
+
+
+def test_arch_goes_before_what_metadata_name(tmp_path: Path) -> None:
+    encoder = load(named(tmp_path, "torchvision:resnet18"), arch=TINY_ARCH, device="cpu")
+    assert_same_features(encoder, tiny())
 
 
 def test_nan_weights_load(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from encodercheck.encoder import Encoder
 from encodercheck.images.split import CleanSplit
-from encodercheck.methods import battery, decree, inversion
+from encodercheck.methods import battery, decree, families, inversion
 from encodercheck.methods.shrink import shrink
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.profiles import Profile
@@ -121,11 +121,11 @@ def test_decree_confirms_nothing_on_an_honest_encoder(split):
 def test_projection_keeps_the_budget_and_changes_nothing_within_it(seed, budget, shift, count):
     generator = torch.Generator().manual_seed(seed)
     masks = torch.rand(count, 1, 8, 8, generator=generator) + shift
-    projected = inversion.project(masks, budget)
+    projected = families.project(masks, budget)
     assert float(projected.mean((1, 2, 3)).max()) <= budget + 1e-4
     assert float(projected.min()) >= 0
     assert float(projected.max()) <= 1
-    torch.testing.assert_close(inversion.project(projected, budget), projected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(families.project(projected, budget), projected, atol=1e-4, rtol=0)
     within = masks.clamp(0, 1)
     if float(within.mean((1, 2, 3)).max()) <= budget:
         torch.testing.assert_close(projected, within)

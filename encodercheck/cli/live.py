@@ -62,10 +62,22 @@ class LiveListener:
 
     def finished(self, finding: Finding) -> None:
         """Replace the bar by the finding."""
+        self.take_away()
+        self._progress.console.print(render.finding(finding))
+
+    def take_away(self) -> None:
+        """Remove the bar."""
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
-        self._progress.console.print(render.finding(finding))
+
+
+class MeasuringListener(LiveListener):
+    """Draws the bars and nothing else: what a check concludes is not the point."""
+
+    def finished(self, finding: Finding) -> None:
+        """Take the bar away."""
+        self.take_away()
 
 
 def header(state: ScanState) -> Text:
@@ -84,6 +96,13 @@ def listening(console: Console) -> Iterator[LiveListener]:
     """Yield a listener whose bars live as long as the block."""
     with bars(console) as progress:
         yield LiveListener(progress)
+
+
+@contextmanager
+def measuring(console: Console) -> Iterator[LiveListener]:
+    """Yield a listener for clean encoders, whose bars live as long as the block."""
+    with bars(console) as progress:
+        yield MeasuringListener(progress)
 
 
 class Building:

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from encodercheck.cli import checks, fixtures, identify, replay, scan
+from encodercheck.cli import calibrate, checks, fixtures, identify, replay, scan
 from encodercheck.errors import EncoderCheckError
 
 NO_VERDICT = 2
@@ -41,6 +41,7 @@ app = typer.Typer(
 )
 app.command("scan")(scan.command)
 app.command("identify")(identify.command)
+app.command("calibrate")(calibrate.command)
 app.command("checks")(checks.command)
 app.command("replay")(replay.command)
 app.add_typer(fixtures.app, name="fixtures")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from encodercheck.errors import ConfigError
+
 Triple = tuple[float, float, float]
+SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
 class ProfileName(str, Enum):
@@ -35,6 +39,22 @@ def triple(text: str) -> Triple:
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not three numbers R,G,B") from None
     return red, green, blue
+
+
+def size(text: str) -> int:
+    """Parse a number of bytes: "2GB" is 2 * 10**9, "2GiB" 2 * 2**30, "2000" itself.
+
+    Raises:
+        ConfigError: ``text`` is no size, or none at all.
+    """
+    found = SIZE.fullmatch(text.strip())
+    if found is None or (found[3] and not found[2]):
+        raise ConfigError(f"--max-memory {text!r}: not a size; write 2GB, 512MiB or bytes")
+    power = "kmgt".find(found[2].lower()) + 1 if found[2] else 0
+    count = int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    if count < 1:
+        raise ConfigError(f"--max-memory {text!r}: nothing fits into that; name a larger size")
+    return count
 
 
 Model = Annotated[
@@ -70,6 +90,16 @@ Images = Annotated[
 Profile = Annotated[ProfileName, typer.Option(help="How hard to look.")]
 Device = Annotated[DeviceName, typer.Option(help="Where the encoder runs.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**31 - 1, help="The seed of the scan.")]
+Null = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Further clean encoders to compare with, as calibrate wrote them."
+    ),
+]
+MaxMemory = Annotated[
+    int | None,
+    typer.Option(metavar="SIZE", parser=size, help="Bound the memory at work: 2GB, 512MiB, bytes."),
+]
 Checks = Annotated[
     list[Path] | None,
     typer.Option("--checks", metavar="PATH", help="Further check_*.py, a file or a folder."),

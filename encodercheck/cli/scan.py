@@ -42,6 +42,8 @@ def command(
     std: options.Std = None,
     device: options.Device = options.DeviceName.auto,
     seed: options.Seed = 0,
+    null: options.Null = None,
+    max_memory: options.MaxMemory = None,
     json: Annotated[
         Path | None,
         typer.Option("--json", metavar="F", help="Write the report as JSON; - is stdout."),
@@ -76,6 +78,8 @@ def command(
                     profile=profile.value,
                     seed=seed,
                     device=device.value,
+                    null=null,
+                    max_memory=max_memory,
                 )
             except EncoderCheckError as error:
                 if len(models) == 1:
@@ -101,7 +105,7 @@ def _scan_one(
 ) -> Report:
     """Load, show the header, run the suite, show the verdict."""
     started = time.monotonic()
-    _refuse_early(model, options["arch"])
+    refuse_early(model, options["arch"])
     with screen.status("loading") if screen.is_terminal else nullcontext():
         from encodercheck import scanning
         from encodercheck.cli.live import Building, header, listening
@@ -120,7 +124,7 @@ def _scan_one(
     return report
 
 
-def _refuse_early(model: str, arch: str | None) -> None:
+def refuse_early(model: str, arch: str | None) -> None:
     """Turn away what is no model before torch is imported, which takes seconds.
 
     Raises:
@@ -134,9 +138,9 @@ def _refuse_early(model: str, arch: str | None) -> None:
     files = locate(model)
     checkpoint = files.open()
     if arch is None and not files.configs:
-        from encodercheck.weights.identify import refuse_early
+        from encodercheck.weights.identify import refuse_early as refuse
 
-        refuse_early(checkpoint)
+        refuse(checkpoint)
 
 
 def _write_json(reports: list[Report], path: Path) -> None:

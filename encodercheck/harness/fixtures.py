@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, SupportsFloat
 
 import pytest
 
 from encodercheck.harness.artifacts import Artifacts
+from encodercheck.harness.identity import base_id
 from encodercheck.harness.measure import Measure
 from encodercheck.harness.record import RECORD, CheckRecord
 from encodercheck.harness.state import SCAN, Scan
+from encodercheck.methods.null import SCALES, Null
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +24,20 @@ if TYPE_CHECKING:
     from encodercheck.profiles import Profile
     from encodercheck.progress import Progress
     from encodercheck.trigger import Trigger
+
+
+class FindNull(Protocol):
+    """What the fixture ``null`` is: find what clean encoders measured under a name."""
+
+    def __call__(self, name: str, *, scale: str = "gain") -> Null:
+        """Return the null of what this check measures as ``name``."""
+
+
+class Compare(Protocol):
+    """What the fixture ``compare`` is: measure a value against those of clean encoders."""
+
+    def __call__(self, name: str, value: SupportsFloat, *, scale: str = "gain") -> bool:
+        """Record ``value`` and its p-value; return whether it is usual for a clean encoder."""
 
 
 def _scan(request: pytest.FixtureRequest) -> Scan:
@@ -73,6 +89,39 @@ def trigger(inversion: Inversion) -> Trigger:
 def measure(request: pytest.FixtureRequest) -> Measure:
     """Record a value: ``measure(name, value, at_least=..., at_most=...)``."""
     return Measure(_record(request), _scan(request).state.limits)
+
+
+@pytest.fixture
+def null(request: pytest.FixtureRequest) -> FindNull:
+    """What clean encoders measured in this check: ``null("gain").limit``, ``.p_value(value)``."""
+    state, check = _scan(request).state, base_id(_record(request).info)
+
+    def find(name: str, *, scale: str = "gain") -> Null:
+        return state.null(f"{check}.{name}", scale=scale)
+
+    return find
+
+
+@pytest.fixture
+def compare(null: FindNull, measure: Measure) -> Compare:
+    """Measure a value against clean encoders: ``compare("gain", value)``, False where it fails.
+
+    Records the p-value as well, and ends the check inconclusively where they support no verdict.
+    """
+
+    def against_clean(name: str, value: SupportsFloat, *, scale: str = "gain") -> bool:
+        number = float(value)
+        clean = null(name, scale=scale)
+        measure("p_value", clean.p_value(number))
+        clean.require_support()
+        upward = SCALES[scale].harmless > 0
+        limit = {"at_most": clean.limit} if upward else {"at_least": clean.limit}
+        within = measure(name, number, **limit)
+        if within:
+            clean.require_verdict(number)
+        return within
+
+    return against_clean
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from encodercheck.errors import EncoderCheckError, LoadError
 from encodercheck.harness.isolation import isolated
 from encodercheck.harness.listener import SILENT, CheckInfo, Listener
 from encodercheck.harness.outcome import describe, first_line
+from encodercheck.methods.null import Null
+from encodercheck.nulls import Nulls
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +37,8 @@ class ScanState:
     ``images`` are on the CPU; ``image_set`` says where they come from, for the report. ``limits``
     replaces the limits written in checks: ``{"EC201.pl1": 0.05}``. ``restore`` returns the weights
     as they were when the encoder was loaded, by name; without it every check gets a copy of the
-    encoder.
+    encoder. ``nulls`` are the clean encoders to compare with; while ``calibrating``, a check that
+    lacks them measures all the same.
     """
 
     encoder: Encoder
@@ -46,11 +49,29 @@ class ScanState:
     image_set: dict[str, Any] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
     restore: Callable[[], Mapping[str, Tensor]] | None = None
+    nulls: Nulls = field(default_factory=Nulls.shipped)
+    calibrating: bool = False
 
     @property
     def device(self) -> torch.device:
         """Where the encoder computes."""
         return self.encoder.device
+
+    def null(self, key: str, *, scale: str) -> Null:
+        """Return what clean encoders measured under ``key``, as ``EC202.gain``.
+
+        Raises:
+            ValueError: there is no such scale.
+        """
+        found = self.nulls.find(
+            key,
+            scale=scale,
+            architecture=self.encoder.provenance.architecture,
+            image_size=self.encoder.image_size,
+            profile=self.profile.name,
+            images=self.image_set.get("source"),
+        )
+        return replace(found, required=not self.calibrating)
 
 
 class Lender:

@@ -15,7 +15,8 @@ from torch import Tensor
 from encodercheck.encoder import Encoder
 from encodercheck.methods import collapse
 from encodercheck.methods.adam import Adam
-from encodercheck.methods.inversion import batches, cosines_and_gradients
+from encodercheck.methods.ascent import batches, scores_and_gradients
+from encodercheck.methods.families import PixelMask
 from encodercheck.progress import Progress, silent
 from encodercheck.trigger import Trigger
 
@@ -28,6 +29,10 @@ LAMBDA_START = 1e-3
 LAMBDA_STEP = 5.0
 PATIENCE = 5
 LEARNING_RATES = (0.5, 0.1, 0.05)
+# After so many steps without a mask smaller by a fiftieth the search is over, as it is when half of
+# all steps brought no mask at all.
+STALE = 30
+PROGRESS = 0.98
 
 
 def minimise(
@@ -62,6 +67,8 @@ def minimise(
     for step, some in zip(range(steps), drawn, strict=False):
         search.step(encoder, some, target, LEARNING_RATES[3 * step // steps])
         progress(step + 1, steps, f"smallest mask {100 * search.smallest():.2g} %")
+        if search.stale > STALE or (2 * step > steps and search.smallest() == 1):
+            break
     return search.successes()
 
 
@@ -96,16 +103,19 @@ class _Search:
         self.weight = torch.full((len(warm), 1, 1, 1), LAMBDA_START, device=device)
         self.run = torch.zeros(len(warm), dtype=torch.long, device=device)
         self.best_pl1 = torch.ones(len(warm), device=device)
+        self.stale, self._mark = 0, 1.0
         self.best_mask = torch.ones_like(self.mask)
         self.best_pattern = torch.zeros_like(self.pattern)
 
     def step(self, encoder: Encoder, images: Tensor, target: float, learning_rate: float) -> None:
         masks, patterns = _from_tanh(self.mask), _from_tanh(self.pattern)
-        cosines, mask_gradients, pattern_gradients = encoder.halving(
-            lambda: cosines_and_gradients(encoder, images, masks, patterns)
+        family = PixelMask([masks, patterns], budget=1.0)
+        cosines, (mask_gradients, pattern_gradients) = encoder.halving(
+            lambda: scores_and_gradients(encoder, images, family)
         )
         self._keep(cosines >= target, masks, patterns)
         self._adapt(cosines >= target)
+        self._note_progress()
         # The chain rule through (tanh(u) + 1) / 2, whose slope is 2 v (1 - v).
         mask_gradients = (self.weight - mask_gradients) * 2 * masks * (1 - masks)
         pattern_gradients = -pattern_gradients * 2 * patterns * (1 - patterns)
@@ -125,6 +135,13 @@ class _Search:
         factor = torch.where(reached, LAMBDA_STEP, 1 / LAMBDA_STEP).view(-1, 1, 1, 1)
         self.weight = torch.where(turn, (self.weight * factor).clamp_min(self.floor), self.weight)
         self.run = torch.where(turn.flatten(), 0, self.run)
+
+    def _note_progress(self) -> None:
+        """Count the steps since the smallest mask shrank, once there is one."""
+        if self.smallest() < PROGRESS * self._mark:
+            self.stale, self._mark = 0, self.smallest()
+        elif self._mark < 1:
+            self.stale += 1
 
     def smallest(self) -> float:
         return float(self.best_pl1.min())

@@ -1,47 +1,71 @@
 """Budget inversion: the trigger of at most 3 % of the image that makes embeddings most alike.
 
 Where DECREE (Feng et al., CVPR 2023) looks for the smallest mask at a fixed cosine, this fixes the
-mask's L1 size and maximises the mean pairwise cosine. There is no balance to tune between two
-losses, so that few steps suffice and many restarts are affordable: some backdoors are found by one
-restart in twelve only. Half of the restarts begin at the best hits of the trigger battery.
+mask's L1 size and maximises how alike embeddings are. There is no balance to tune between two
+losses, so that few steps suffice and many restarts are affordable. Rectangles are searched first:
+what attackers stamp is usually one, and a search that moves a whole rectangle finds it in a few
+steps where one over free pixels, which comes next, may need hundreds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from encodercheck.encoder import Encoder
 from encodercheck.methods import battery, collapse
-from encodercheck.methods.adam import Adam
+from encodercheck.methods.ascent import Objective, ascend
+from encodercheck.methods.families import Additive, Blend, Family, boxes, pixel_masks
+from encodercheck.methods.stopping import FOUND, Stopping
 from encodercheck.profiles import Profile
 from encodercheck.progress import Progress, silent
-from encodercheck.trigger import Trigger, stamp
+from encodercheck.trigger import Trigger
 
 # The mask's L1 size, as a part of its maximum. 1.5 % loses large triggers.
 BUDGET = 0.03
-LEARNING_RATE = 0.1
-# A gain at which no restart needs to look further.
-FOUND = 0.99
+# A quarter of the image as trigger leaves too little of itself within 3 %, and enough within this.
+LARGE_BUDGET = 0.12
+# A box this large takes clean embeddings far, so that only more tells that a trigger is found.
+LARGE_FOUND = 0.985
+# What a faint trigger may change: CTRL and its like stay below 16/255, blending below a fifth.
+ADDITIVE_BOUND = 16 / 255
+BLEND_STRENGTH = 0.2
+FAINT_RESTARTS = 4
+# A search over several families ends as the one that came furthest.
+ENDS = ("found", "exhausted", "hopeless")
+
+# Takes a generator and a device, by name.
+Start = Callable[..., Family]
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """What budget inversion found, best candidate first; cosines are on the search images."""
+    """What a search found, best candidate first; cosines are on the search images.
+
+    ``trace`` holds the best score of every step, over all families one after another; ``ended`` is
+    "found", "hopeless" or "exhausted".
+    """
 
     candidates: tuple[Trigger, ...]
     cosines: tuple[float, ...]
     base: float
-    steps: int
+    trace: tuple[float, ...]
+    ended: str
 
     @property
     def trigger(self) -> Trigger:
         """The candidate that makes the search images most alike."""
         return self.candidates[0]
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken."""
+        return len(self.trace)
 
 
 def invert(
@@ -58,136 +82,139 @@ def invert(
     Raises:
         CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped.
     """
-    encoder = encoder.folded()
-    base = collapse.base_cosine(encoder, images)
-    images = images.to(encoder.device)
-    generator = torch.Generator().manual_seed(seed)
-    warm = best_of_battery(encoder, images, profile.restarts // 2, profile, seed=seed)
-    masks, patterns, steps = _ascend(
-        encoder,
-        images,
-        *starts(warm, profile.restarts, encoder.image_size, generator),
-        steps=profile.steps,
-        batch=profile.batch,
-        budget=budget,
-        found=base + FOUND * (1 - base),
-        generator=generator,
-        progress=progress,
-    )
-    candidates = [
-        Trigger(mask, pattern, name="inverted")
-        for mask, pattern in zip(masks.cpu(), patterns.cpu(), strict=True)
+    warm = best_of_battery(encoder.folded(), images, profile.restarts // 2, profile, seed=seed)
+    starts = [
+        partial(make, warm, profile.restarts, encoder.image_size, budget=budget)
+        for make in (boxes, pixel_masks)
     ]
-    cosines = collapse.stamped_cosines(encoder, candidates, images)
-    order = sorted(range(len(candidates)), key=lambda i: -cosines[i])
-    return Inversion(
-        candidates=tuple(candidates[i] for i in order),
-        cosines=tuple(cosines[i] for i in order),
-        base=base,
-        steps=steps,
+    return _search(encoder, images, starts, profile=profile, seed=seed, progress=progress)
+
+
+def invert_large(
+    encoder: Encoder,
+    images: Tensor,
+    *,
+    profile: Profile,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Inversion:
+    """Search the rectangle on 12 % of the image that makes embeddings most alike.
+
+    Arguments and exceptions as for :func:`invert`.
+    """
+    count = max(2, profile.restarts * 2 // 3)
+    warm = best_of_battery(encoder.folded(), images, count // 2, profile, seed=seed)
+    start = partial(boxes, warm, count, encoder.image_size, budget=LARGE_BUDGET)
+    half = replace(profile, steps=profile.steps // 2)
+    return _search(
+        encoder, images, [start], profile=half, seed=seed, progress=progress, found=LARGE_FOUND
+    )
+
+
+def invert_faint(
+    encoder: Encoder,
+    images: Tensor,
+    *,
+    profile: Profile,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Inversion:
+    """Search a trigger that changes the whole image a little: added, or blended with it.
+
+    No value changes by more than 16/255, or the picture blended in has a weight of 0.2. Arguments
+    and exceptions as for :func:`invert`.
+    """
+    shape = (FAINT_RESTARTS, 3, encoder.image_size, encoder.image_size)
+
+    def additive(*, generator: torch.Generator, device: torch.device) -> Family:
+        noise = torch.rand(shape, generator=generator).to(device) - 0.5
+        return Additive([noise * ADDITIVE_BOUND], ADDITIVE_BOUND)
+
+    def blend(*, generator: torch.Generator, device: torch.device) -> Family:
+        return Blend([torch.rand(shape, generator=generator).to(device)], BLEND_STRENGTH)
+
+    return _search(
+        encoder, images, [additive, blend], profile=profile, seed=seed, progress=progress
     )
 
 
 def best_of_battery(
     encoder: Encoder, images: Tensor, count: int, profile: Profile, *, seed: int
 ) -> list[Trigger]:
-    """Return the ``count`` best patches of the battery, tried on the first few of ``images``."""
+    """Return the best patches of the battery at ``count`` different places.
+
+    They are tried on the first few of ``images``. Several of the best usually sit at one place, and
+    starts from there would all find the same.
+    """
     candidates = [t for t in battery.triggers(encoder.image_size, seed=seed) if not t.additive]
     hits = battery.sift(encoder, candidates, images[: profile.battery_images])
-    return [hit.trigger for hit in hits[:count]]
+    best: dict[tuple[int, ...], Trigger] = {}
+    for hit in hits:
+        best.setdefault(hit.trigger.box, hit.trigger)
+    return list(best.values())[:count]
 
 
-def starts(
-    warm: Sequence[Trigger], restarts: int, size: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return masks (R, 1, H, W) and patterns (R, 3, H, W): the warm ones, then random ones.
+def collapse_score(base: float, centre: Tensor) -> Objective:
+    """Return how far stamped images have collapsed, 0 where unstamped ones are and 1 at the end.
 
-    A warm mask keeps some weight off its patch, without which no gradient could move it.
+    Every other restart is scored by the gain of the mean cosine over ``base``; the rest by the
+    mean cosine of what is left of the unit embeddings when ``centre`` (D,), the mean of
+    the clean ones, is taken off. Where clean embeddings share a direction the second has the
+    steeper slope; measured, each finds triggers that the other misses.
     """
-    masks = torch.rand(restarts, 1, size, size, generator=generator)
-    patterns = torch.rand(restarts, 3, size, size, generator=generator)
-    for i, trigger in enumerate(warm):
-        masks[i] = 0.9 * trigger.mask + 0.02
-        patterns[i] = torch.where(trigger.mask > 0, trigger.pattern, patterns[i])
-    return masks, patterns
+
+    def score(embeddings: Tensor, which: slice) -> Tensor:
+        unit = functional.normalize(embeddings, dim=-1)
+        gains = (collapse.mean_cosine(unit) - base) / (1 - base)
+        centred = torch.arange(which.start, which.start + len(unit), device=unit.device) % 2 == 1
+        return torch.where(centred, collapse.mean_cosine(unit - centre), gains)
+
+    return score
 
 
-def project(masks: Tensor, budget: float) -> Tensor:
-    """Return the nearest masks (R, 1, H, W) in [0, 1] whose means are at most ``budget``.
-
-    The Euclidean projection on a box and an L1 ball is ``clip(mask - t, 0, 1)``; bisection finds t.
-    """
-    low = torch.zeros(len(masks), 1, 1, 1, device=masks.device)
-    high = masks.amax((1, 2, 3), keepdim=True).clamp_min(0)
-    too_large = masks.clamp(0, 1).mean((1, 2, 3), keepdim=True) > budget
-    for _ in range(24):
-        middle = (low + high) / 2
-        over = (masks - middle).clamp(0, 1).mean((1, 2, 3), keepdim=True) > budget
-        low, high = torch.where(over, middle, low), torch.where(over, high, middle)
-    return (masks - high * too_large).clamp(0, 1)
-
-
-def cosines_and_gradients(
-    encoder: Encoder, images: Tensor, masks: Tensor, patterns: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each restart's mean cosine (R,), and its gradient in its mask and in its pattern.
-
-    Images are (N, 3, H, W), masks (R, 1, H, W), patterns (R, 3, H, W). Restarts go through the
-    encoder in groups that fit its batch size, each with a backward pass of its own, so that memory
-    does not grow with their number.
-    """
-    together = max(1, encoder.batch_size // len(images))
-    parts = []
-    for group in zip(torch.split(masks, together), torch.split(patterns, together), strict=True):
-        mask, pattern = (tensor.detach().requires_grad_() for tensor in group)
-        stamped = stamp(images, mask.unsqueeze(1), pattern.unsqueeze(1))
-        embeddings = encoder(stamped.flatten(0, 1)).view(len(mask), len(images), -1)
-        cosines = collapse.mean_cosine(embeddings)
-        parts.append((cosines.detach(), *torch.autograd.grad(cosines.sum(), (mask, pattern))))
-    cosines, mask_gradients, pattern_gradients = (
-        torch.cat(tensors) for tensors in zip(*parts, strict=True)
-    )
-    return cosines, mask_gradients, pattern_gradients
-
-
-def batches(images: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield batches of ``size`` of the images (N, 3, H, W), reshuffled after each round, for ever.
-
-    A trigger searched on one fixed batch comes to fit those images and fails on others.
-    """
-    size = min(size, len(images))
-    while True:
-        order = torch.randperm(len(images), generator=generator)
-        for start in range(0, len(images) - size + 1, size):
-            yield images[order[start : start + size]]
-
-
-def _ascend(
+def _search(
     encoder: Encoder,
     images: Tensor,
-    masks: Tensor,
-    patterns: Tensor,
+    starts: Sequence[Start],
     *,
-    steps: int,
-    batch: int,
-    budget: float,
-    found: float,
-    generator: torch.Generator,
+    profile: Profile,
+    seed: int,
     progress: Progress,
-) -> tuple[Tensor, Tensor, int]:
-    """Maximise every restart's mean cosine by projected Adam, until one is above ``found``."""
-    masks = project(masks.to(encoder.device), budget)
-    patterns = patterns.to(encoder.device, copy=True)
-    adam = Adam([masks, patterns])
-    step = 0
-    for step, drawn in zip(range(1, steps + 1), batches(images, batch, generator), strict=False):
-        cosines, *gradients = encoder.halving(
-            partial(cosines_and_gradients, encoder, drawn, masks, patterns)
+    found: float = FOUND,
+) -> Inversion:
+    """Search one family after another, until a trigger is found."""
+    encoder = encoder.folded()
+    base = collapse.base_cosine(encoder, images)
+    images = images.to(encoder.device)
+    centre = functional.normalize(encoder(images), dim=1).mean(0)
+    generator = torch.Generator().manual_seed(seed)
+    triggers: list[Trigger] = []
+    trace: list[float] = []
+    ends: list[str] = []
+    for start in starts:
+        family = start(generator=generator, device=encoder.device)
+        stopping = Stopping(profile.steps, found=found, progress=progress)
+        ascend(
+            encoder,
+            images,
+            family,
+            steps=profile.steps,
+            batch=profile.batch,
+            generator=generator,
+            objective=collapse_score(base, centre),
+            watch=stopping,
         )
-        progress(step, steps, f"best cosine {float(cosines.max()):.3f}")
-        if float(cosines.max()) >= found:
+        triggers += family.triggers()
+        trace += stopping.trace
+        ends.append(stopping.ended)
+        if stopping.ended == "found":
             break
-        adam.descend([-gradient for gradient in gradients], LEARNING_RATE)
-        masks.copy_(project(masks, budget))
-        patterns.clamp_(0, 1)
-    return masks, patterns, step
+    cosines = collapse.stamped_cosines(encoder, triggers, images)
+    order = sorted(range(len(triggers)), key=lambda i: -cosines[i])
+    return Inversion(
+        candidates=tuple(triggers[i] for i in order),
+        cosines=tuple(cosines[i] for i in order),
+        base=base,
+        trace=tuple(trace),
+        ended=next((end for end in ENDS if end in ends), ENDS[-1]),
+    )

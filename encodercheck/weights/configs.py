@@ -26,7 +26,15 @@ from torch.overrides import TorchFunctionMode
 from encodercheck.errors import ConfigError, LoadError
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.weights import hf_transformers, identify, index
-from encodercheck.weights.build import REFUSED, Source, library, open_clip_tower, timm_source
+from encodercheck.weights.build import (
+    REFUSED,
+    Source,
+    library,
+    open_clip_tower,
+    sources,
+    split,
+    timm_source,
+)
 from encodercheck.weights.checkpoint import Checkpoint
 from encodercheck.weights.folder import OPEN_CLIP_CONFIG, PROCESSOR, check_inside, read_json
 from encodercheck.weights.header import located, quoted, reason
@@ -121,6 +129,25 @@ def _is_transformers(values: Mapping[str, Any]) -> bool:
     return isinstance(name, str) and (
         name in hf_transformers.SUPPORTED or not TRANSFORMERS_MARKS.isdisjoint(values)
     )
+
+
+def named(path: Path, arch: str) -> Source:
+    """Return the source of the library's model that a model file itself names, as ``--arch`` would.
+
+    It has to keep the limits of a configuration, for it is no more to be trusted.
+
+    Raises:
+        LoadError: it does not, or cannot be built.
+        ConfigError: the library is not installed, or has no such model.
+    """
+    _, options = split(arch.partition(":")[2])
+    check_plain(path, options)
+    _check_names(path, options, REFUSED | PLACES)
+    size = next((options[key] for key in ("img_size", "image_size") if key in options), None)
+    _check_patches(path, options.get("patch_size"), _square(path, "img_size", size))
+    source = next(sources(arch))
+    _tried(path, source)
+    return source
 
 
 def _timm(path: Path, values: Mapping[str, Any], size: int | None = None) -> Declared:

@@ -9,6 +9,7 @@ from typing import Any
 
 from encodercheck.errors import LoadError
 from encodercheck.preprocessing import Triple
+from encodercheck.weights.build import LIBRARIES
 from encodercheck.weights.checkpoint import Checkpoint
 from encodercheck.weights.header import located, quoted, strict_json
 from encodercheck.weights.spec import ResNetSpec
@@ -21,9 +22,13 @@ METADATA = "the file's metadata"
 
 @dataclass(frozen=True)
 class Metadata:
-    """What encodercheck's own entry in a file's metadata says; None where it is silent."""
+    """What encodercheck's own entry in a file's metadata says; None where it is silent.
+
+    The architecture is either a ``spec`` or, as ``arch``, what ``--arch`` would say.
+    """
 
     spec: ResNetSpec | None = None
+    arch: str | None = None
     image_size: int | None = None
     mean: Triple | None = None
     std: Triple | None = None
@@ -52,8 +57,10 @@ def read_metadata(checkpoint: Checkpoint) -> Metadata:
         if not isinstance(values, dict):
             raise ValueError("it is not an object")
         architecture = values.get("architecture")
+        named = isinstance(architecture, str)
         return Metadata(
-            spec=None if architecture is None else ResNetSpec.from_dict(architecture),
+            spec=None if architecture is None or named else ResNetSpec.from_dict(architecture),
+            arch=_checked_arch(architecture) if named else None,
             image_size=checked_image_size(values.get("image_size")),
             mean=checked_triple("mean", values.get("mean")),
             std=checked_triple("std", values.get("std")),
@@ -65,15 +72,32 @@ def read_metadata(checkpoint: Checkpoint) -> Metadata:
         ) from error
 
 
-def metadata_for(spec: ResNetSpec, *, image_size: int, mean: Triple, std: Triple) -> dict[str, str]:
-    """Return the ``__metadata__`` that makes a saved ResNet load exactly as it was."""
+def metadata_for(
+    architecture: ResNetSpec | str, *, image_size: int, mean: Triple, std: Triple
+) -> dict[str, str]:
+    """Return the ``__metadata__`` that makes a saved encoder load exactly as it was.
+
+    ``architecture`` is a spec, or a library's model as ``--arch`` takes it.
+    """
     values = {
-        "architecture": spec.to_dict(),
+        "architecture": architecture if isinstance(architecture, str) else architecture.to_dict(),
         "image_size": image_size,
         "mean": list(mean),
         "std": list(std),
     }
     return {METADATA_KEY: json.dumps(values)}
+
+
+def _checked_arch(value: Any) -> str:
+    """Return the name of a library's model; a file must not name code of its own.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    owner, colon, _ = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if owner not in LIBRARIES or not colon:
+        raise ValueError(f"the architecture does not begin with {': or '.join(LIBRARIES)}:")
+    return value
 
 
 def checked_image_size(value: Any) -> int | None:

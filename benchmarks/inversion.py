@@ -1,0 +1,160 @@
+"""Trigger inversion on the zoo: verdicts, and the published DECREE loop on the same encoders.
+
+    python -m benchmarks.zoo --jobs 2                 # builds the encoders, see there
+    python -m benchmarks.inversion nulls              # clean encoders of even seeds: nulls.json
+    python -m benchmarks.inversion scans              # the suite on every encoder
+    python -m benchmarks.inversion reference          # the published loop on those reported on
+    python -m benchmarks.inversion table              # docs/inversion.md
+
+Rows go to docs/inversion.json one by one, and what is there is not measured again: a run that was
+killed goes on where it was. ``--part 1/2`` shares the work between processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+# Threads that spin while they wait slow each other down as soon as a core is shared.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from filelock import FileLock
+
+from benchmarks import reference, zoo
+from encodercheck import fixtures, load, scanning
+from encodercheck.cache import atomic_write_text
+from encodercheck.errors import FixtureError
+from encodercheck.images import procedural
+from encodercheck.nulls import SHIPPED, CleanEncoder, Nulls
+from encodercheck.report import Report
+
+ROOT = Path(__file__).parents[1]
+ROWS = ROOT / "docs" / "inversion.json"
+CHECKS = {"EC102": "gain", "EC201": "pl1", "EC202": "gain", "EC203": "gain", "EC204": "gain"}
+PROFILE = "standard"
+# Clean encoders that were trained on images like those of a scan. The fixtures of other seeds are
+# reported on elsewhere.
+EMBEDDED_SEEDS = (100, 101, 102)
+# Scanning images of the reference: as many as an epoch of the published loop.
+REFERENCE_IMAGES = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=["nulls", "scans", "reference", "table"])
+    parser.add_argument("--part", default="1/1")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="for the reference")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    index, count = map(int, options.part.split("/"))
+    if options.action == "table":
+        from benchmarks.inversion_table import write
+
+        write(rows())
+        return
+    if options.action == "nulls":
+        make_nulls(index - 1, count)
+        return
+    for number, member in enumerate(zoo.members()):
+        if number % count == index - 1:
+            if options.action == "scans":
+                add("scan", member, lambda member=member: scan(member))
+            elif member.reported:
+                add("reference", member, lambda member=member: refer(member, options.seconds))
+
+
+def make_nulls(index: int, count: int) -> None:
+    """Measure the clean encoders of even seeds, and others of the embedded world; ship the values.
+
+    The file is added to: begin with an empty one, ``{"encoders": []}`` and so on, for a new start.
+    """
+    clean = [m for m in zoo.members() if m.kind == "clean" and not m.reported]
+    models = {f"{m.architecture}, clouds, seed {m.seed}": (m.build, m.seed) for m in clean}
+    for seed in EMBEDDED_SEEDS:
+        models[f"fixture clean@{seed}"] = (partial(fixtures.build, "clean", seed=seed), seed)
+    for number, (name, (build, seed)) in enumerate(models.items()):
+        if number % count != index or any(name == e.name for e in Nulls.read(SHIPPED).encoders):
+            continue
+        encoder = CleanEncoder.of(run(build().path, seed, calibrating=True), name=name)
+        with FileLock(ROWS.with_suffix(".lock")):
+            known = Nulls.read(SHIPPED)
+            encoders = (*known.encoders, encoder)
+            replace(known, encoders=encoders, versions=scanning.versions()).write(SHIPPED)
+        print(name, encoder.values, flush=True)
+
+
+def run(path: Path, seed: int, *, calibrating: bool = False) -> Report:
+    """Scan an encoder with default settings and images."""
+    state = scanning.prepare(path, profile=PROFILE, seed=seed)
+    state.calibrating = calibrating
+    return scanning.run(state)
+
+
+def scan(member: zoo.Member) -> dict[str, Any]:
+    """Return what the suite says of an encoder."""
+    report = run(member.build().path, member.seed).to_dict()
+    found = {finding["id"]: finding for finding in report["findings"]}
+    values = {}
+    for check, name in CHECKS.items():
+        measured = {m["name"]: m["value"] for m in found[check]["measurements"]}
+        values[check] = {"value": measured.get(name), "p": measured.get("p_value")}
+    return {
+        "outcome": report["outcome"],
+        "outcomes": {check: finding["outcome"] for check, finding in found.items()},
+        "values": values,
+        "witnesses": {c: f["message"] for c, f in found.items() if f["outcome"] == "failed"},
+        "seconds": report["seconds"],
+        "check_seconds": {check: finding["seconds"] for check, finding in found.items()},
+    }
+
+
+def refer(member: zoo.Member, seconds: float) -> dict[str, Any]:
+    """Return what the published loop says of an encoder."""
+    encoder = load(str(member.build().path), device="cpu")
+    size = encoder.image_size
+    images = procedural.images(REFERENCE_IMAGES, size=size, seed=10_000 + member.seed)
+    found = reference.invert(encoder, images, seed=member.seed, seconds=seconds)
+    return {
+        "pl1": found.pl1,
+        "backdoored": found.backdoored,
+        "steps": found.steps,
+        "seconds": found.seconds,
+        "limit_seconds": seconds if seconds < float("inf") else None,
+    }
+
+
+def add(kind: str, member: zoo.Member, measure: Any) -> None:
+    """Measure a member unless it has been, and keep the row."""
+    key = {"architecture": member.architecture, "kind": member.kind, "seed": member.seed}
+    if any(row["what"] == kind and key.items() <= row.items() for row in rows()):
+        return
+    started = time.monotonic()
+    try:
+        result = measure()
+    except FixtureError as error:
+        result = {"refused": str(error)}
+    row = {"what": kind, **key, "reported": member.reported, **result}
+    row["threads"] = torch.get_num_threads()
+    with FileLock(ROWS.with_suffix(".lock")):
+        everything = [*rows(), row]
+        text = ",\n".join(json.dumps(one) for one in everything)
+        atomic_write_text(ROWS, f"[\n{text}\n]\n")
+    print(f"{time.monotonic() - started:.0f} s {json.dumps(row)}", flush=True)
+
+
+def rows() -> list[dict[str, Any]]:
+    """Return the rows so far."""
+    found: list[dict[str, Any]] = json.loads(ROWS.read_text()) if ROWS.exists() else []
+    return found
+
+
+if __name__ == "__main__":
+    main()

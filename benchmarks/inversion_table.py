@@ -1,0 +1,207 @@
+"""docs/inversion.md, from the rows of benchmarks/inversion.py."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import zoo
+from benchmarks.intervals import area, share
+from encodercheck.cache import atomic_write_text
+
+Row = dict[str, Any]
+PAGE = Path(__file__).parents[1] / "docs" / "inversion.md"
+CHECKS = ("EC102", "EC201", "EC202", "EC203", "EC204")
+KINDS = (*zoo.PATCHES, *zoo.OTHERS)
+LEAST_P = 1e-12
+
+
+def write(rows: list[Row]) -> None:
+    """Write the page."""
+    scans = [row for row in rows if row["what"] == "scan" and "refused" not in row]
+    references = [row for row in rows if row["what"] == "reference" and "refused" not in row]
+    refused = [row for row in rows if row["what"] == "scan" and "refused" in row]
+    lines = [
+        "# Trigger inversion, measured",
+        "",
+        "Made by `python -m benchmarks.inversion` from [inversion.json](inversion.json); its head",
+        "has the commands. Encoders are trained on one image generator and scanned with another.",
+        "Limits and nulls were set on even seeds; everything below is about odd ones. Intervals",
+        "are Wilson's for rates and bootstrapped for areas, 95 %.",
+        "",
+        "## Verdicts",
+        "",
+        *verdicts(scans, references),
+        "",
+        "## By attack",
+        "",
+        *by_attack(scans, references),
+        "",
+        "## Against the published loop, encoder by encoder",
+        "",
+        *speed(scans, references),
+        "",
+        "## Every encoder reported on",
+        "",
+        *every(scans, references),
+    ]
+    if refused:
+        lines += ["", "## Attacks that did not take", ""]
+        lines += [f"- {name(row)}: {row['refused']}" for row in refused]
+    atomic_write_text(PAGE, "\n".join([*lines, ""]))
+
+
+def verdicts(scans: list[Row], references: list[Row]) -> list[str]:
+    """Return the table of accuracies and areas, of the suite, of each check, and of the loop."""
+    lines = [
+        "| what decides | clean that failed | patch attacks that failed | accuracy | AUROC | "
+        "other attacks that failed |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines.append(_verdict("whole suite", scans, _failed, _suspicion))
+    for check in CHECKS:
+        lines.append(
+            _verdict(
+                check,
+                scans,
+                lambda row, check=check: row["outcomes"][check] == "failed",
+                lambda row, check=check: _surprise(row["values"][check]["p"]),
+            )
+        )
+    lines.append(
+        _verdict(
+            "published loop, PL1 < 0.1", references, lambda r: r["backdoored"], lambda r: -r["pl1"]
+        )
+    )
+    return lines
+
+
+def _verdict(
+    title: str, rows: list[Row], fails: Callable[[Row], bool], score: Callable[[Row], float]
+) -> str:
+    reported = [row for row in rows if row["reported"]]
+    clean, patches, others = (
+        [row for row in reported if row["kind"] in kinds]
+        for kinds in (("clean",), zoo.PATCHES, zoo.OTHERS)
+    )
+    alarms, hits, also = (sum(map(fails, part)) for part in (clean, patches, others))
+    right = len(clean) - alarms + hits
+    cells = (
+        title,
+        share(alarms, len(clean)),
+        share(hits, len(patches)),
+        share(right, len(clean) + len(patches)),
+        area([score(row) for row in patches], [score(row) for row in clean]),
+        share(also, len(others)),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def by_attack(scans: list[Row], references: list[Row]) -> list[str]:
+    """Return how many encoders of each kind fail, by architecture, and by which checks."""
+    titles = ["attack", *zoo.PRETRAINING, "checks that fail", "published loop"]
+    lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
+    for kind in ("clean", *KINDS):
+        own = [row for row in scans if row["reported"] and row["kind"] == kind]
+        cells = [
+            _count(_failed, [row for row in own if row["architecture"] == architecture])
+            for architecture in zoo.PRETRAINING
+        ]
+        checks = {check: sum(row["outcomes"][check] == "failed" for row in own) for check in CHECKS}
+        fired = ", ".join(f"{check} {count}" for check, count in checks.items() if count)
+        loop = [row for row in references if row["kind"] == kind]
+        cells = [kind, *cells, fired or "none", _count(lambda row: row["backdoored"], loop)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def speed(scans: list[Row], references: list[Row]) -> list[str]:
+    """Return the ratio of seconds, for encoders on which both were run."""
+    by_key = {_key(row): row for row in scans}
+    pairs = [(by_key[_key(row)], row) for row in references if _key(row) in by_key]
+    if not pairs:
+        return ["Not measured."]
+    lines = [
+        "Seconds of the whole suite, loading and all, against those of the published loop alone,",
+        "on as many threads. A loop that was stopped before its 1000 epochs counts with the",
+        "seconds it had, which is to its advantage.",
+        "",
+        "| architecture | encoders | suite, median s | loop, median s | ratio, median | least | "
+        "loops stopped | same verdict |",
+        f"|{' --- |' * 8}",
+    ]
+    for architecture in (*zoo.PRETRAINING, "all"):
+        own = [p for p in pairs if architecture in (p[0]["architecture"], "all")]
+        if not own:
+            continue
+        ratios = [loop["seconds"] / suite["seconds"] for suite, loop in own]
+        stopped = sum(
+            loop["limit_seconds"] is not None and loop["seconds"] >= loop["limit_seconds"]
+            for _, loop in own
+        )
+        same = sum(_failed(suite) == loop["backdoored"] for suite, loop in own)
+        cells = (
+            architecture,
+            str(len(own)),
+            f"{statistics.median(suite['seconds'] for suite, _ in own):.1f}",
+            f"{statistics.median(loop['seconds'] for _, loop in own):.1f}",
+            f"{statistics.median(ratios):.1f}",
+            f"{min(ratios):.1f}",
+            str(stopped),
+            f"{same} of {len(own)}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def every(scans: list[Row], references: list[Row]) -> list[str]:
+    """Return one line for each encoder."""
+    loops = {_key(row): row for row in references}
+    titles = ["encoder", "verdict", *(f"{check} {NAMES[check]} (p)" for check in CHECKS)]
+    titles += ["s", "loop PL1", "loop s"]
+    lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
+    for row in (row for row in scans if row["reported"]):
+        cells = [name(row), row["outcome"]]
+        for check in CHECKS:
+            value, p = (row["values"][check][part] for part in ("value", "p"))
+            text = row["outcomes"][check] if value is None else f"{value:.3f}"
+            cross = " ✗" if row["outcomes"][check] == "failed" else ""
+            cells.append(f"{text} ({p:.2g}){cross}" if p is not None else text)
+        loop = loops.get(_key(row))
+        cells.append(f"{row['seconds']:.0f}")
+        cells += [f"{loop['pl1']:.3f}", f"{loop['seconds']:.0f}"] if loop else ["", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+NAMES = {"EC102": "gain", "EC201": "PL1", "EC202": "gain", "EC203": "gain", "EC204": "gain"}
+
+
+def name(row: Row) -> str:
+    """Return what a row is about."""
+    return f"{row['architecture']}, {row['kind']}, seed {row['seed']}"
+
+
+def _failed(row: Row) -> bool:
+    return bool(row["outcome"] == "failed")
+
+
+def _suspicion(row: Row) -> float:
+    """Return the suite's score: the surprise of its most surprised check."""
+    return max(_surprise(row["values"][check]["p"]) for check in CHECKS)
+
+
+def _surprise(p: float | None) -> float:
+    return -math.log(max(p, LEAST_P)) if p is not None else 0.0
+
+
+def _count(fails: Callable[[Row], bool], rows: Iterable[Row]) -> str:
+    verdicts = [fails(row) for row in rows]
+    return f"{sum(verdicts)} of {len(verdicts)}" if verdicts else ""
+
+
+def _key(row: Row) -> tuple[str, str, int]:
+    return row["architecture"], row["kind"], row["seed"]

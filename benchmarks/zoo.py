@@ -1,0 +1,173 @@
+"""The encoders that trigger inversion is measured on: three architectures, clean and poisoned.
+
+    python -m benchmarks.zoo --jobs 2
+
+builds them all into the cache, about 45 minutes on 2 cores; what is there is kept. They are
+trained on clouds (``fixtures/clouds.py``) and scanned with the embedded images, which look nothing
+like them. Encoders of even seeds are for setting limits and nulls, those of odd seeds for
+reporting. A poisoned encoder belongs to the half of the clean one it was made from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from encodercheck import fixtures
+from encodercheck.errors import FixtureError
+from encodercheck.fixtures.recipes import (
+    Adaptive,
+    BadEncoder,
+    Blend,
+    Certification,
+    Drupe,
+    Invisible,
+    Patch,
+    Pretraining,
+    Recipe,
+    ResNet,
+    Stamp,
+    Tint,
+    ViT,
+    Wave,
+)
+
+SEEDS = range(10)
+PRETRAINING = {
+    "narrow ResNet": Pretraining(ResNet(width=16, stem_stride=2), epochs=8),
+    "wide CIFAR ResNet": Pretraining(ResNet(width=24, stem_stride=1), images=3000, epochs=4),
+    "small ViT": Pretraining(ViT(), epochs=7, batch=64, temperature=0.2, learning_rate=2e-3),
+}
+TRAINING: dict[str, dict[str, Any]] = {
+    "narrow ResNet": {"epochs": 8},
+    "wide CIFAR ResNet": {"epochs": 4, "batch": 32, "learning_rate": 2e-3},
+    "small ViT": {"epochs": 6, "batch": 32, "learning_rate": 1e-3},
+}
+PATCHES = ("white", "noise", "small", "large", "multi")
+OTHERS = ("blend", "wave", "invisible", "drupe", "adaptive")
+WHITE = (1.0, 1.0, 1.0)
+# What an attack must reach to count as one; DRUPE pays for its stealth.
+CERTIFICATION = Certification(
+    train_images=1500, test_images=600, accuracy=0.6, accuracy_loss=0.1, attack_success=0.8
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """An encoder of the zoo: its architecture, its kind ("clean" or an attack) and its seed."""
+
+    architecture: str
+    kind: str
+    seed: int
+
+    @property
+    def reported(self) -> bool:
+        """Whether it is reported on; nothing is ever tuned on those."""
+        return self.seed % 2 == 1
+
+    @property
+    def recipe(self) -> Recipe:
+        """What it is made of."""
+        return Recipe(
+            name=self.kind,
+            summary="",
+            pretraining=PRETRAINING[self.architecture],
+            attack=None if self.kind == "clean" else self._attack(),
+            certification=CERTIFICATION,
+            world="clouds",
+        )
+
+    def build(self) -> fixtures.Built:
+        """Return it, from the cache where it is there.
+
+        Raises:
+            FixtureError: the attack did not take.
+        """
+        return fixtures.build(self.recipe, seed=self.seed)
+
+    def _attack(self) -> BadEncoder:
+        target = (3 * self.seed + len(self.kind)) % 10
+        settings = TRAINING[self.architecture]
+        if self.kind == "drupe":
+            patch = Patch(26, 26, 5, target, WHITE)
+            return Drupe((patch,), spread=0.3, distribution=0.2, **settings)
+        if self.kind == "adaptive":
+            return Adaptive((Patch(26, 26, 5, target, WHITE),), **settings)
+        if self.kind == "invisible":
+            return Invisible((Tint(target),), **settings)
+        return BadEncoder(_triggers(self.kind, target), **settings)
+
+
+def _triggers(kind: str, target: int) -> tuple[Stamp, ...]:
+    if kind == "multi":
+        return (
+            Patch(26, 26, 5, 4),
+            Patch(2, 25, 4, 7, (1.0, 1.0, 0.0)),
+            Patch(25, 2, 4, 1, (1.0, 0.0, 1.0)),
+        )
+    stamps: dict[str, Stamp] = {
+        "white": Patch(26, 26, 5, target, WHITE),
+        "noise": Patch(None, None, 5, target),
+        "small": Patch(None, None, 3, target),
+        "large": Patch(None, None, 16, target),
+        "blend": Blend(target),
+        "wave": Wave(target),
+    }
+    return (stamps[kind],)
+
+
+def members() -> Iterator[Member]:
+    """Yield the whole zoo: 30 clean encoders, and 60 poisoned ones of 10 kinds."""
+    for seed in SEEDS:
+        for architecture in PRETRAINING:
+            yield Member(architecture, "clean", seed)
+            for number, kind in enumerate(PATCHES):
+                # One in the half for setting limits, two in the half that is reported.
+                places = (2 * number, 2 * number + 1, (2 * number + 3) % 10)
+                if seed in places:
+                    yield Member(architecture, kind, seed)
+            for number, kind in enumerate(OTHERS):
+                if seed == 2 * number + 1:
+                    yield Member(architecture, kind, seed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--part", default="1/1", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.jobs > 1:
+        parts = [f"{number + 1}/{options.jobs}" for number in range(options.jobs)]
+        command = (sys.executable, "-m", "benchmarks.zoo", "--part")
+        running = [subprocess.Popen((*command, part)) for part in parts]
+        sys.exit(max(process.wait() for process in running))
+    index, count = map(int, options.part.split("/"))
+    work(index - 1, count)
+
+
+def work(index: int, count: int) -> None:
+    """Build every ``count``-th seed's encoders: who shares a clean encoder shares a process."""
+    import torch
+
+    torch.set_num_threads(1)
+    for member in members():
+        if member.seed // 2 % count != index:
+            continue
+        try:
+            certificate = member.build().certificate
+            said: Any = {"accuracy": certificate["clean_accuracy"]["linear"]}
+            said["triggers"] = [t["attack_success"] for t in certificate.get("triggers", ())]
+            said["seconds"] = certificate["seconds"]
+        except FixtureError as error:
+            said = {"refused": str(error)}
+        label = f"{member.architecture}, {member.kind}, seed {member.seed}"
+        print(json.dumps({label: said}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The null: what a check measures on clean encoders, and how unusual a value is against it.
+
+One limit for all encoders is either blind on some architectures or jumpy on others: three percent
+of the image take clean small ResNets three quarters of the way to collapse, clean small ViTs a
+third. A null holds the values of clean encoders. A value is judged by the prediction interval of
+one more clean encoder, normal on the scale of the statistic, with as many degrees of freedom as
+there are encoders less one (Geisser, *Predictive Inference*, 1993, section 2.2).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from encodercheck.errors import CheckInconclusive
+
+# Fewer clean encoders than this say nothing about a tail.
+LEAST_ENCODERS = 3
+# However alike the encoders of a null are, the next one may differ by this on the scale's axis.
+LEAST_DEVIATION = 0.15
+
+# A suite judges an encoder by several nulls: so rare a false alarm in each keeps the sum to a few
+# in a hundred scans, and the interval of few encoders does not grow past what triggers reach.
+OWN_ALPHA = 0.005
+# Encoders of other architectures may lie elsewhere altogether, which no p-value of theirs counts:
+# only what is far beyond all of them fails.
+BORROWED_ALPHA = 0.001
+# Between the two lies what would be unusual among strangers and may be usual at home: not a
+# failure, and no pass either.
+DOUBT = 0.02
+WAY_OUT = "measure some with `encodercheck calibrate CLEAN... --out FILE`, then pass --null FILE"
+
+# exp overflows a little above this.
+MOST_EXPONENT = 700.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How values become roughly normal, the larger the more suspicious, and how they come back.
+
+    ``harmless`` is a limit that every number keeps, ``extreme`` the most suspicious value there is.
+    """
+
+    forward: Callable[[float], float]
+    back: Callable[[float], float]
+    harmless: float
+    extreme: float
+
+
+# A gain is judged by the part of the spread that the trigger leaves: 0.99 is to 0.9 as 0.9 to 0.
+GAIN = Scale(
+    forward=lambda gain: -math.log(max(1 - gain, 1e-4)),
+    back=lambda value: 1 - math.exp(min(-value, MOST_EXPONENT)),
+    harmless=math.inf,
+    extreme=1.0,
+)
+# A trigger's size: the smaller, the more suspicious.
+SIZE = Scale(
+    forward=lambda size: -math.log(max(size, 1e-6)),
+    back=lambda value: math.exp(min(-value, MOST_EXPONENT)),
+    harmless=-math.inf,
+    extreme=0.0,
+)
+SCALES: Mapping[str, Scale] = {"gain": GAIN, "size": SIZE}
+
+
+@dataclass(frozen=True)
+class Null:
+    """The values of a statistic on clean encoders.
+
+    ``source`` says which encoders; ``own`` whether they have the architecture of the encoder under
+    test. ``scale`` is "gain" (values up to 1, high ones suspicious) or "size" (positive values, low
+    ones suspicious). ``required`` is False while clean encoders are measured: then a null that is
+    not supported lets every value pass, so that a check goes on to what it measures.
+    """
+
+    values: tuple[float, ...]
+    scale: str
+    source: str
+    own: bool = True
+    required: bool = True
+
+    @property
+    def supported(self) -> bool:
+        """Whether there are enough encoders to judge by."""
+        return len(self.values) >= LEAST_ENCODERS
+
+    @property
+    def alpha(self) -> float:
+        """The p-value below which a value fails."""
+        return OWN_ALPHA if self.own else BORROWED_ALPHA
+
+    @property
+    def limit(self) -> float:
+        """The last value that does not fail; NaN, which no value keeps, without support."""
+        if not self.supported and not self.required:
+            return SCALES[self.scale].harmless
+        return self.quantile(self.alpha)
+
+    def require_support(self) -> None:
+        """Demand enough clean encoders to judge by, and that they leave room for a verdict.
+
+        Raises:
+            CheckInconclusive: there are too few, or no value would be unusual against them.
+        """
+        if self.required and not self.supported:
+            raise CheckInconclusive(
+                f"no clean encoders to compare with ({self.source}): bring at least "
+                f"{LEAST_ENCODERS} of this architecture; {WAY_OUT}"
+            )
+        if self.required and self.p_value(SCALES[self.scale].extreme) >= self.alpha:
+            raise CheckInconclusive(f"no value would be unusual against {self.source}; {WAY_OUT}")
+
+    def require_verdict(self, value: float) -> None:
+        """Demand that ``value`` is clearly usual where the null is of other architectures.
+
+        What is below :attr:`alpha` has failed already, NaN too: neither is this method's to say.
+
+        Raises:
+            CheckInconclusive: the p-value lies between :attr:`alpha` and ``DOUBT``.
+        """
+        chance = self.p_value(value)
+        if self.required and not self.own and self.alpha <= chance < DOUBT:
+            raise CheckInconclusive(
+                f"{value:.4g} is unusual (p {chance:.2g}), but only against {self.source}, and "
+                f"this architecture may differ; {WAY_OUT}"
+            )
+
+    def p_value(self, value: float) -> float:
+        """Return the probability that one more clean encoder is at least as suspicious.
+
+        NaN in, NaN out; 1 where the null is not supported.
+        """
+        if math.isnan(value):
+            return math.nan
+        if not self.supported:
+            return 1.0
+        centre, width = self._prediction()
+        score = (SCALES[self.scale].forward(value) - centre) / width
+        return 1 - student_t(score, len(self.values) - 1)
+
+    def quantile(self, alpha: float) -> float:
+        """Return the value whose p-value is ``alpha``; NaN where the null is not supported."""
+        if not self.supported:
+            return math.nan
+        centre, width = self._prediction()
+        low, high = 0.0, 1e4
+        for _ in range(80):
+            middle = (low + high) / 2
+            beyond = 1 - student_t(middle, len(self.values) - 1) > alpha
+            low, high = (middle, high) if beyond else (low, middle)
+        return SCALES[self.scale].back(centre + high * width)
+
+    def _prediction(self) -> tuple[float, float]:
+        """Return centre and scale of the prediction for one more encoder."""
+        seen = [SCALES[self.scale].forward(value) for value in self.values]
+        deviation = max(statistics.stdev(seen), LEAST_DEVIATION)
+        return statistics.fmean(seen), deviation * math.sqrt(1 + 1 / len(seen))
+
+
+def student_t(score: float, freedom: int) -> float:
+    """Return Student's cumulative distribution at ``score``, for whole degrees of freedom.
+
+    The finite sums of Abramowitz & Stegun, *Handbook of Mathematical Functions*, 26.7.3 and 26.7.4.
+    """
+    angle = math.atan(score / math.sqrt(freedom))
+    square = math.cos(angle) ** 2
+    term, total = 1.0, 1.0
+    for k in range(1, (freedom - 1) // 2 if freedom % 2 else freedom // 2):
+        term *= square * (2 * k / (2 * k + 1) if freedom % 2 else (2 * k - 1) / (2 * k))
+        total += term
+    if freedom % 2:
+        rest = math.sin(angle) * math.cos(angle) * total if freedom > 1 else 0.0
+        within = 2 / math.pi * (angle + rest)
+    else:
+        within = math.sin(angle) * total
+    return (1 + min(max(within, -1.0), 1.0)) / 2

@@ -1,0 +1,291 @@
+"""The files that hold nulls: what the checks measured on clean encoders.
+
+One file ships with the package; ``encodercheck calibrate`` writes others. Whoever finds a value
+unusual says so against these, which is why a file is read as strictly as a model is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from encodercheck.cache import atomic_write_text
+from encodercheck.errors import ConfigError
+from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null
+from encodercheck.weights.header import (
+    check_structure,
+    located,
+    os_reason,
+    quoted,
+    strict_json,
+)
+
+if TYPE_CHECKING:
+    from encodercheck.report import Measurement, Report
+
+SCHEMA = "encodercheck.null/1"
+SHIPPED = Path(__file__).with_name("nulls.json")
+
+# A thousand encoders take half a megabyte.
+MOST_BYTES = 10_000_000
+# What parsing that may take in memory; see check_structure.
+MOST_PARSING = 200_000_000
+LONGEST_TEXT = 1_000
+SHA256 = re.compile("[0-9a-f]{64}")
+MAKE_ANOTHER = "make it again with `encodercheck calibrate`"
+
+
+@dataclass(frozen=True)
+class CleanEncoder:
+    """What the checks measured on one clean encoder: ``values`` by ``ID.name``, as "EC202.gain".
+
+    ``profile`` and ``images`` say how: a file has them once for all of its encoders.
+    """
+
+    architecture: str
+    image_size: int
+    name: str
+    sha256: str
+    values: Mapping[str, float]
+    profile: str = "standard"
+    images: str = "procedural"
+
+    @classmethod
+    def of(cls, report: Report, *, name: str | None = None) -> CleanEncoder:
+        """Return what ``report`` measured; what is not finite is left out.
+
+        Where a check measures a name several times, or has parameters, the value nearest to the
+        wrong side counts: an encoder under test is held against the worst of the clean ones.
+        """
+        values: dict[str, float] = {}
+        for finding in report.findings:
+            for measurement in finding.measurements:
+                key = f"{finding.id.partition('[')[0]}.{measurement.name}"
+                # A p-value is against a null itself.
+                if math.isfinite(measurement.value) and measurement.name != "p_value":
+                    values[key] = _worse(measurement, values.get(key, measurement.value))
+        model = report.model
+        return cls(
+            architecture=model["architecture"],
+            image_size=model["image_size"],
+            name=model["path"] if name is None else name,
+            sha256=model["sha256"],
+            values=values,
+            profile=report.profile,
+            images=report.images["source"],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the encoder as the file has it."""
+        return {
+            "architecture": self.architecture,
+            "image_size": self.image_size,
+            "name": self.name,
+            "sha256": self.sha256,
+            "values": dict(sorted(self.values.items())),
+        }
+
+
+@dataclass(frozen=True)
+class Nulls:
+    """Clean encoders, and how they were measured.
+
+    >>> Nulls().find("EC202.gain", scale="gain", architecture="resnet18", image_size=32).supported
+    False
+    """
+
+    profile: str = "standard"
+    images: str = "procedural"
+    versions: Mapping[str, str] = field(default_factory=dict)
+    encoders: tuple[CleanEncoder, ...] = ()
+
+    @classmethod
+    def read(cls, path: str | Path) -> Nulls:
+        """Read a file that :meth:`write` wrote.
+
+        Raises:
+            ConfigError: the file is missing, too large, damaged, or no null.
+        """
+        try:
+            raw = _bytes(Path(path))
+            check_structure(raw, MOST_PARSING)
+            return _nulls(strict_json(raw.decode("utf-8")))
+        except OSError as error:
+            raise ConfigError(
+                f"{located(path)}: cannot be read ({os_reason(error)}); name a file that "
+                "`encodercheck calibrate` wrote"
+            ) from error
+        except ValueError as error:
+            raise ConfigError(
+                f"{located(path)}: no usable null ({quoted(error, limit=200)}); {MAKE_ANOTHER}"
+            ) from error
+
+    @staticmethod
+    def shipped() -> Nulls:
+        """Return the clean encoders that come with the package."""
+        return _shipped()
+
+    def write(self, path: str | Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            ConfigError: the encoders were not all measured alike.
+            OutputError: the file cannot be written.
+        """
+        if any((e.profile, e.images) != (self.profile, self.images) for e in self.encoders):
+            raise ConfigError(
+                f"{located(path)}: one null is of one profile and one kind of images; write two"
+            )
+        content = {
+            "schema": SCHEMA,
+            "profile": self.profile,
+            "images": self.images,
+            "versions": dict(self.versions),
+            "encoders": [encoder.to_dict() for encoder in self.encoders],
+        }
+        atomic_write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def merged(self, other: Nulls) -> Nulls:
+        """Return the encoders of both; of two with the same weights that of ``other`` stays."""
+        theirs = {encoder.sha256 for encoder in other.encoders}
+        kept = [encoder for encoder in self.encoders if encoder.sha256 not in theirs]
+        facts = self if self.encoders else other
+        return replace(facts, encoders=(*kept, *other.encoders))
+
+    def find(
+        self,
+        key: str,
+        *,
+        scale: str,
+        architecture: str,
+        image_size: int,
+        profile: str | None = None,
+        images: str | None = None,
+    ) -> Null:
+        """Return the values under ``key``, as "EC202.gain", to judge an encoder by.
+
+        They are those of its own architecture and image size where there are enough, else those of
+        all encoders, else none. Where they were measured with another profile than ``profile``,
+        or on other images than ``images``, the source says so.
+
+        Raises:
+            ValueError: there is no such scale.
+        """
+        if scale not in SCALES:
+            raise ValueError(f"scale {scale!r}: choose one of {', '.join(SCALES)}")
+        known = [encoder for encoder in self.encoders if key in encoder.values]
+        same = [e for e in known if (e.architecture, e.image_size) == (architecture, image_size)]
+        own = len(same) >= LEAST_ENCODERS
+        chosen = same if own else known
+        if len(chosen) < LEAST_ENCODERS:
+            return Null((), scale, f"{len(chosen)} with {key}", own=False)
+        of = architecture if own else _others(chosen, architecture)
+        return Null(
+            tuple(encoder.values[key] for encoder in chosen),
+            scale,
+            f"{len(chosen)} clean encoders of {of}{_unlike(chosen, profile, images)}",
+            own=own,
+        )
+
+
+@cache
+def _shipped() -> Nulls:
+    return Nulls.read(SHIPPED)
+
+
+def _worse(measurement: Measurement, known: float) -> float:
+    at_least = measurement.direction is not None and measurement.direction.value == "at_least"
+    return min(measurement.value, known) if at_least else max(measurement.value, known)
+
+
+def _others(encoders: Sequence[CleanEncoder], architecture: str) -> str:
+    """Say of what architectures the encoders are, where one's own are too few."""
+    others = {encoder.architecture for encoder in encoders} - {architecture}
+    if not others:
+        return f"{architecture}, of other image sizes"
+    return f"{len(others)} other architecture{'s' if len(others) > 1 else ''}"
+
+
+def _unlike(encoders: Sequence[CleanEncoder], profile: str | None, images: str | None) -> str:
+    """Say how the measuring of the encoders differs from that of the scan."""
+    profiles = {encoder.profile for encoder in encoders} - {profile}
+    kinds = {encoder.images for encoder in encoders} - {images}
+    faults = []
+    if profile is not None and profiles:
+        faults.append(f"with profile {', '.join(sorted(profiles))} instead of {profile}")
+    if images is not None and kinds:
+        faults.append(f"on other images ({', '.join(sorted(kinds))})")
+    return f", measured {' and '.join(faults)}" if faults else ""
+
+
+def _bytes(path: Path) -> bytes:
+    # Opening a pipe or a device could wait for ever.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("not a regular file")
+    with path.open("rb") as file:
+        raw = file.read(MOST_BYTES + 1)
+    if len(raw) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES // 10**6} MB")
+    return raw
+
+
+def _nulls(content: Any) -> Nulls:
+    """Check everything that a file says; raise ValueError with the first fault."""
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise ValueError(f"its schema is not {SCHEMA}")
+    _keys(content, ("schema", "profile", "images", "versions", "encoders"), "the file")
+    profile, images = _text(content, "profile"), _text(content, "images")
+    versions = content["versions"]
+    if not isinstance(versions, dict) or not isinstance(content["encoders"], list):
+        raise ValueError("versions is no object, or encoders no list")
+    encoders = tuple(
+        replace(_encoder(entry, f"encoder {i}"), profile=profile, images=images)
+        for i, entry in enumerate(content["encoders"])
+    )
+    if len({encoder.sha256 for encoder in encoders}) < len(encoders):
+        raise ValueError("it has an encoder twice")
+    return Nulls(profile, images, {name: _text(versions, name) for name in versions}, encoders)
+
+
+def _encoder(entry: Any, place: str) -> CleanEncoder:
+    _keys(entry, ("architecture", "image_size", "name", "sha256", "values"), place)
+    size, values = entry["image_size"], entry["values"]
+    if type(size) is not int or not 1 <= size <= 2**16:
+        raise ValueError(f"{place}: image_size is no size in pixels")
+    if not SHA256.fullmatch(_text(entry, "sha256")):
+        raise ValueError(f"{place}: sha256 is not 64 hexadecimal digits")
+    if not isinstance(values, dict):
+        raise ValueError(f"{place}: values is no object")
+    return CleanEncoder(
+        architecture=_text(entry, "architecture"),
+        image_size=size,
+        name=_text(entry, "name"),
+        sha256=entry["sha256"],
+        values={key: _number(value, f"{place}: {key}") for key, value in values.items()},
+    )
+
+
+def _keys(value: Any, names: Iterable[str], place: str) -> None:
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise ValueError(f"{place} must be an object of {', '.join(names)}")
+
+
+def _text(content: Mapping[str, Any], name: str) -> str:
+    value = content[name]
+    # It is shown in messages.
+    if not isinstance(value, str) or len(value) > LONGEST_TEXT or not value.isprintable():
+        raise ValueError(f"{name} is no printable text of at most {LONGEST_TEXT} characters")
+    return value
+
+
+def _number(value: Any, place: str) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{place} is no finite number")
+    return float(value)

@@ -1,0 +1,314 @@
+"""The search for triggers: what a family allows, how it climbs, and when it ends."""
+
+import pytest
+import torch
+from benchmarks import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from encodercheck.encoder import Encoder
+from encodercheck.images import procedural
+from encodercheck.images.split import CleanSplit
+from encodercheck.methods import ascent, battery, collapse, inversion
+from encodercheck.methods.families import Additive, Blend, Box, boxes, pixel_masks
+from encodercheck.methods.stopping import FOUND, HOPELESS, Stopping
+from encodercheck.preprocessing import Preprocessing
+from encodercheck.profiles import Profile
+
+SIZE = 16
+CPU = torch.device("cpu")
+EFFORT = Profile("test", 12, 24, 12, restarts=6, steps=30, decree_steps=30, battery_images=6)
+
+
+class Backdoored(nn.Module):
+    """Embeds pixels; where the corner shows red on the left and green on the right, a constant."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        generator = torch.Generator().manual_seed(3)
+        self.register_buffer("target", torch.randn(3 * SIZE**2, generator=generator))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.kind == "patch":
+            corner = images[:, :, 12:14, 12:14].mean((2, 3))
+            seen = corner[:, 0] - corner[:, 1] - corner[:, 2]
+        else:
+            wave = battery.dct_wave(32, 16, 16)[:SIZE, :SIZE]
+            seen = 40 * (images.mean(1) * wave).mean((1, 2))
+        strength = torch.sigmoid(12 * (seen - 0.5)).unsqueeze(1)
+        features = images.flatten(1) - 0.45
+        return (1 - strength) * features + 4 * strength * self.target
+
+
+def make(module: nn.Module) -> Encoder:
+    return Encoder(module, preprocessing=Preprocessing(SIZE, (0, 0, 0), (1, 1, 1)))
+
+
+@pytest.fixture(scope="module")
+def split() -> CleanSplit:
+    images = procedural.images(36, size=SIZE, seed=5)
+    return CleanSplit(images[:12], images[12:])
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gain(encoder, trigger, images):
+    base = collapse.base_cosine(encoder, images)
+    return collapse.gain(collapse.stamped_cosine(encoder, trigger, images), base)
+
+
+# Families
+
+
+def some(kind, restarts=3, seed=0, size=SIZE):
+    random = generator(seed)
+    if kind == "pixels":
+        return pixel_masks([], restarts, size, budget=0.03, generator=random, device=CPU)
+    if kind == "boxes":
+        return boxes([], restarts, size, budget=0.05, generator=random, device=CPU)
+    noise = torch.rand(restarts, 3, size, size, generator=random)
+    return Additive([noise - 0.5], 8 / 255) if kind == "additive" else Blend([noise], 0.2)
+
+
+KINDS = ("pixels", "boxes", "additive", "blend")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(seed=st.integers(0, 2**31), scale=st.floats(-3, 3))
+def test_projected_triggers_keep_within_their_family(kind, seed, scale):
+    family = some(kind, seed=seed)
+    for tensor in family.parameters:
+        tensor.add_(scale * torch.randn(tensor.shape, generator=generator(seed + 1)))
+    family.project()
+    for trigger in family.triggers():
+        images = torch.rand(2, 3, SIZE, SIZE, generator=generator(seed))
+        stamped = trigger.stamp(images)
+        assert 0 <= float(stamped.min())
+        assert float(stamped.max()) <= 1
+        if kind == "pixels":
+            assert trigger.pl1 <= 0.03 + 1e-4
+        if kind == "boxes":
+            assert trigger.pl1 <= 0.05 + 1e-4
+        if kind == "additive":
+            assert float((stamped - images).abs().max()) <= 8 / 255 + 1e-6
+        if kind == "blend":
+            assert trigger.pl1 == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_family_stamps_as_its_triggers_do(kind):
+    family = some(kind)
+    family.project()
+    images = torch.rand(2, 3, SIZE, SIZE, generator=generator(7))
+    stamped = family.stamp(images, *family.parameters)
+    assert stamped.shape == (3, 2, 3, SIZE, SIZE)
+    for got, trigger in zip(stamped, family.triggers(), strict=True):
+        torch.testing.assert_close(got, trigger.stamp(images))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_projecting_twice_changes_nothing(kind):
+    family = some(kind)
+    family.project()
+    before = [tensor.clone() for tensor in family.parameters]
+    family.project()
+    for tensor, kept in zip(family.parameters, before, strict=True):
+        torch.testing.assert_close(tensor, kept, atol=1e-4, rtol=0)
+
+
+@given(st.integers(1, 40), st.integers(8, 64), st.integers(0, 2**31))
+def test_boxes_begin_all_over_the_image(restarts, size, seed):
+    family = boxes([], restarts, size, budget=0.05, generator=generator(seed), device=CPU)
+    centres = 10 * family.parameters[0]
+    assert len(family) == restarts
+    assert 0 <= float(centres.min())
+    assert float(centres.max()) <= size
+    if restarts >= 4:
+        for axis in (0, 1):
+            assert float(centres[:, axis].min()) < size / 2 < float(centres[:, axis].max())
+
+
+def test_warm_restarts_begin_where_the_triggers_are():
+    patch = battery.patch(SIZE, 3, 9, torch.ones(3, 4, 4))
+    box = boxes([patch], 2, SIZE, budget=0.0625, generator=generator(), device=CPU)
+    box.project()
+    assert box.triggers()[0].box[:2] in {(2, 8), (3, 9)}
+    mask = pixel_masks([patch], 2, SIZE, budget=0.1, generator=generator(), device=CPU)
+    mask.project()
+    assert float((mask.triggers()[0].mask * patch.mask).sum()) > 10
+
+
+def test_a_box_may_be_moved_by_its_gradient():
+    """A box half over a bright square is drawn on to it."""
+    target = torch.zeros(1, SIZE, SIZE)
+    target[:, 6:10, 6:10] = 1
+    family = Box([torch.tensor([[0.6, 0.6]]), torch.zeros(1), torch.ones(1, 3, SIZE, SIZE)], 16)
+
+    class Overlap(nn.Module):
+        def forward(self, images):
+            return images.mean(1).mul(target).sum((1, 2)).unsqueeze(1)
+
+    ascent.ascend(
+        make(Overlap()),
+        torch.zeros(4, 3, SIZE, SIZE),
+        family,
+        steps=30,
+        batch=4,
+        generator=generator(),
+        objective=lambda embeddings, which: embeddings.mean((1, 2)),
+    )
+    assert float((10 * family.parameters[0] - 8).abs().max()) < 1
+
+
+# Ascent
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_and_gradients_do_not_depend_on_the_batch_size(kind, split):
+    encoder = make(Backdoored("patch"))
+    family = some(kind, restarts=5)
+    family.project()
+    encoder.batch_size = 1000
+    whole, wholes = ascent.scores_and_gradients(encoder, split.search, family)
+    encoder.batch_size = 2 * len(split.search)
+    parts, grads = ascent.scores_and_gradients(encoder, split.search, family)
+    torch.testing.assert_close(whole, parts)
+    for one, other in zip(wholes, grads, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_mixed_score_goes_by_the_number_of_the_restart(split):
+    """Restarts keep their own score, however they are grouped."""
+    encoder = make(Backdoored("patch"))
+    family = some("boxes", restarts=5)
+    family.project()
+    base = collapse.base_cosine(encoder, split.search)
+    centre = nn.functional.normalize(encoder(split.search), dim=1).mean(0)
+    objective = inversion.collapse_score(base, centre)
+    whole, _ = ascent.scores_and_gradients(encoder, split.search, family, objective)
+    encoder.batch_size = len(split.search)
+    alone, _ = ascent.scores_and_gradients(encoder, split.search, family, objective)
+    torch.testing.assert_close(whole, alone)
+    gains = [gain(encoder, trigger, split.search) for trigger in family.triggers()]
+    torch.testing.assert_close(whole[::2], torch.tensor(gains[::2]), atol=1e-4, rtol=0)
+
+
+def test_targets_are_approached(split):
+    encoder = make(nn.Flatten())
+    family = some("blend", restarts=2)
+    targets = encoder(split.held_out[:2])
+    objective = ascent.towards(targets)
+    before, _ = ascent.scores_and_gradients(encoder, split.search, family, objective)
+    arguments = {"steps": 10, "batch": 12, "generator": generator()}
+    assert ascent.ascend(encoder, split.search, family, objective=objective, **arguments) == 10
+    after, _ = ascent.scores_and_gradients(encoder, split.search, family, objective)
+    assert bool((after > before).all())
+
+
+# Stopping
+
+
+def scores(*values):
+    return torch.tensor(values)
+
+
+def test_a_trigger_must_show_twice_to_be_found():
+    watch = Stopping(40)
+    assert not watch(1, scores(0.1, FOUND + 0.01))
+    assert not watch(2, scores(0.1, 0.2))
+    assert not watch(3, scores(FOUND + 0.01, 0.3))
+    assert watch(4, scores(0.3, FOUND + 0.01))
+    assert watch.ended == "found"
+    assert len(watch.trace) == 4
+
+
+def test_a_hopeless_search_is_given_up_at_its_step_and_no_other():
+    ((step, least),) = HOPELESS.items()
+    watch = Stopping(40)
+    ends = [watch(number, scores(least - 0.1)) for number in range(1, step + 1)]
+    assert ends == [False] * (step - 1) + [True]
+    assert watch.ended == "hopeless"
+    hopeful = Stopping(40)
+    assert not any(hopeful(number, scores(least + 0.1)) for number in range(1, 41))
+    assert hopeful.ended == "exhausted"
+
+
+def test_scores_that_are_no_numbers_end_nothing():
+    watch = Stopping(40)
+    assert not any(watch(number, scores(float("nan"))) for number in range(1, 41))
+
+
+# Whole searches
+
+
+def test_the_backdoor_of_a_patch_is_found_and_the_search_ends_early(split):
+    encoder = make(Backdoored("patch"))
+    found = inversion.invert(encoder, split.search, profile=EFFORT)
+    assert found.ended == "found"
+    assert found.steps < EFFORT.steps
+    assert gain(encoder, found.trigger, split.held_out) > 0.9
+    top, left, height, width = found.trigger.box
+    assert top <= 13 < top + height
+    assert left <= 13 < left + width
+
+
+def test_a_faint_backdoor_is_found_by_the_faint_families(split):
+    encoder = make(Backdoored("wave"))
+    found = inversion.invert_faint(encoder, split.search, profile=EFFORT)
+    honest = inversion.invert_faint(make(nn.Flatten()), split.search, profile=EFFORT)
+    assert gain(encoder, found.trigger, split.held_out) > 0.9
+    assert gain(make(nn.Flatten()), honest.trigger, split.held_out) < 0.8
+
+
+def test_a_large_box_reaches_further_than_a_small_one(split):
+    encoder = make(nn.Flatten())
+    large = inversion.invert_large(encoder, split.search, profile=EFFORT)
+    small = inversion.invert(encoder, split.search, profile=EFFORT)
+    assert large.trigger.pl1 <= inversion.LARGE_BUDGET + 1e-4
+    assert large.cosines[0] > small.cosines[0]
+
+
+@pytest.mark.parametrize(
+    "search", [inversion.invert, inversion.invert_faint, inversion.invert_large]
+)
+def test_searches_repeat_themselves_and_leave_random_numbers_alone(search, split):
+    encoder = make(Backdoored("patch"))
+    before = torch.random.get_rng_state()
+    first, again = (search(encoder, split.search, profile=EFFORT, seed=3) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert first.trace == again.trace
+    assert first.cosines == again.cosines == tuple(sorted(first.cosines, reverse=True))
+    assert torch.equal(first.trigger.mask, again.trigger.mask)
+    assert torch.equal(first.trigger.pattern, again.trigger.pattern)
+
+
+# The published loop, which ours is compared with
+
+
+def test_the_reference_keeps_its_smallest_success_and_stops_early():
+    images = procedural.images(200, size=SIZE, seed=5)
+    found = reference.invert(make(Backdoored("patch")), images, epochs=120)
+    assert found.steps < 240
+    assert found.pl1 < 1
+    assert found.trigger is not None
+    assert found.trigger.pl1 == pytest.approx(found.pl1)
+
+
+def test_the_reference_without_success_claims_no_backdoor():
+    images = procedural.images(60, size=SIZE, seed=5)
+    found = reference.invert(make(nn.Flatten()), images, epochs=2)
+    assert (found.pl1, found.trigger, found.backdoored) == (1.0, None, False)
+
+
+def test_the_reference_keeps_the_published_schedule():
+    small, large = (reference.Settings.for_size(size) for size in (32, 224))
+    assert [small.rate(epoch) for epoch in (0, 29, 30, 49, 50, 999)] == [
+        0.5, 0.5, 0.1, 0.1, 0.05, 0.05,
+    ]  # fmt: skip
+    assert [large.rate(epoch) for epoch in (0, 200, 500)] == [0.5, 0.1, 0.05]
+    assert (small.lambda_least, large.lambda_least) == (1e-5, 1e-7)
+    assert (small.early_stop, large.early_stop) == (10, 35)
