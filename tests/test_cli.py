@@ -170,7 +170,7 @@ def test_images_that_are_all_alike_are_inconclusive(folder, model):
     ended = run(*command, cwd=folder)
     assert ended.returncode == 2, ended
     assert "NO VERDICT (inconclusive)" in ended.stdout
-    assert ended.stdout.count("--images") == 4
+    assert ended.stdout.count("--images") == 6
 
 
 def test_a_scan_on_a_pipe_has_no_control_codes_and_repeats_itself(folder, model):
