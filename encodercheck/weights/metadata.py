@@ -94,8 +94,8 @@ def _checked_arch(value: Any) -> str:
     Raises:
         ValueError: it is something else.
     """
-    owner, colon, _ = value.partition(":") if isinstance(value, str) else ("", "", "")
-    if owner not in LIBRARIES or not colon:
+    prefixes = tuple(f"{library}:" for library in LIBRARIES)
+    if not isinstance(value, str) or not value.startswith(prefixes):
         raise ValueError(f"the architecture does not begin with {': or '.join(LIBRARIES)}:")
     return value
 
