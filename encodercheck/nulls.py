@@ -172,8 +172,8 @@ class Nulls:
         """Return the values under ``key``, as "EC202.gain", to judge an encoder by.
 
         They are those of its own architecture and image size where there are enough, else those of
-        all encoders, else none. Where they were measured with another profile than ``profile``,
-        or on other images than ``images``, the source says so.
+        all encoders, else none; in either case only those measured with ``profile`` and on
+        ``images`` where there are enough of them. Where others had to do, the source says so.
 
         Raises:
             ValueError: there is no such scale.
@@ -186,6 +186,8 @@ class Nulls:
         chosen = same if own else known
         if len(chosen) < LEAST_ENCODERS:
             return Null((), scale, f"{len(chosen)} with {key}", own=False)
+        alike = [e for e in chosen if e.profile == profile and e.images == images]
+        chosen = alike if len(alike) >= LEAST_ENCODERS else chosen
         of = architecture if own else _others(chosen, architecture)
         return Null(
             tuple(encoder.values[key] for encoder in chosen),

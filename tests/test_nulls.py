@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -284,3 +285,18 @@ def test_a_hostile_file_is_one_line(tmp_path: Path, name):
 def test_a_folder_is_no_null(tmp_path):
     with pytest.raises(ConfigError, match="not a regular file"):
         Nulls.read(tmp_path)
+
+
+def test_encoders_measured_as_the_scan_measures_go_first():
+    def measured(number: int, profile: str) -> CleanEncoder:
+        values = {"EC202.gain": number / 100}
+        return CleanEncoder("arch", 32, "x", f"{number:064x}", values, profile=profile)
+
+    standard = [measured(number, "standard") for number in range(10, 14)]
+    quick = [measured(number, "quick") for number in range(20, 23)]
+    known = Nulls(encoders=(*standard, *quick))
+    find = partial(known.find, "EC202.gain", scale="gain", architecture="arch", image_size=32)
+    assert find(profile="quick", images="procedural").values == (0.2, 0.21, 0.22)
+    assert len(find(profile="standard", images="procedural").values) == 4
+    assert len(find(profile="thorough", images="procedural").values) == 7
+    assert "instead of thorough" in find(profile="thorough", images="procedural").source
