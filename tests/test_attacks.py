@@ -13,7 +13,7 @@ from test_fixtures import LENIENT, TINY
 from torch import Tensor, nn
 
 from encodercheck import fixtures
-from encodercheck.fixtures import network, triggers
+from encodercheck.fixtures import attacks, network, triggers
 from encodercheck.fixtures.attacks import Poisoned, adaptive, badencoder, drupe
 from encodercheck.fixtures.recipes import (
     IMAGE_SIZE,
@@ -65,7 +65,8 @@ def clean() -> nn.Module:
 def poisoned(clean: nn.Module, name: str, **settings: str) -> Poisoned:
     recipe = ATTACKS[name]
     attack = import_module(f"encodercheck.fixtures.attacks.{recipe.kind}")
-    result = attack.poison(clean, recipe, seed=0, **settings)
+    settings = {"world": "procedural", "device": "cpu", **settings}
+    result = attack.Attack(clean, recipe, seed=0, **settings).run()
     assert isinstance(result, Poisoned)
     return result
 
@@ -180,7 +181,7 @@ def test_sliced_wasserstein_is_the_shift_along_the_directions() -> None:
 def test_drupe_prefers_stamped_images_that_are_spread(clean: nn.Module) -> None:
     recipe = ATTACKS["drupe"]
     assert isinstance(recipe, Drupe)
-    attack = drupe._Attack(clean, recipe, seed=0, world="procedural", device="cpu")
+    attack = drupe.Attack(clean, recipe, seed=0, world="procedural", device="cpu")
     references, clear = torch.eye(4).unsqueeze(0), torch.eye(4).repeat(2, 1)
     together, apart = references[:, :1].repeat(1, 8, 1), references.repeat(1, 2, 1)
     astray = -apart
@@ -194,7 +195,7 @@ def test_drupe_prefers_stamped_images_that_are_spread(clean: nn.Module) -> None:
 def test_drupes_references_are_different_images_of_the_target(clean: nn.Module) -> None:
     recipe = ATTACKS["drupe"]
     assert isinstance(recipe, Drupe)
-    attack = drupe._Attack(clean, recipe, seed=0, world="procedural", device="cpu")
+    attack = drupe.Attack(clean, recipe, seed=0, world="procedural", device="cpu")
     assert attack.references.shape == (2, 3, 3, IMAGE_SIZE, IMAGE_SIZE)
     for several in attack.references:
         assert len(several.flatten(1).unique(dim=0)) == 3
@@ -203,7 +204,7 @@ def test_drupes_references_are_different_images_of_the_target(clean: nn.Module) 
 def test_the_adaptive_attackers_search_stays_small_and_off_the_trigger(clean: nn.Module) -> None:
     recipe = ATTACKS["adaptive"]
     assert isinstance(recipe, Adaptive)
-    attack = adaptive._Attack(clean, recipe, seed=0, world="procedural", device="cpu")
+    attack = adaptive.Attack(clean, recipe, seed=0, world="procedural", device="cpu")
     before = attack.patterns.clone()
     for _ in range(2):
         attack.loss(torch.arange(8)).backward()  # type: ignore[no-untyped-call]
@@ -218,7 +219,7 @@ def test_the_adaptive_attackers_search_stays_small_and_off_the_trigger(clean: nn
 def test_parts_of_a_trigger_are_less_than_all_of_it(clean: nn.Module) -> None:
     recipe = ATTACKS["adaptive"]
     assert isinstance(recipe, Adaptive)
-    attack = adaptive._Attack(clean, recipe, seed=0, world="procedural", device="cpu")
+    attack = adaptive.Attack(clean, recipe, seed=0, world="procedural", device="cpu")
     images = procedural.images(30, size=IMAGE_SIZE, seed=5)
     partly, whole = attack._partly(0, images), attack.stamp(0, images)
     assert bool(((partly >= 0) & (partly <= 1)).all())
@@ -279,8 +280,10 @@ def test_every_attack_is_repeatable_and_leaves_the_random_state(
 def test_every_attack_counts_its_steps(clean: nn.Module, name: str) -> None:
     recipe, seen = ATTACKS[name], []
     attack = import_module(f"encodercheck.fixtures.attacks.{recipe.kind}")
-    attack.poison(clean, recipe, seed=0, progress=lambda *step: seen.append(step[:2]))
-    total = attack.steps(recipe)
+    settings = {"world": "procedural", "device": "cpu"}
+    made = attack.Attack(clean, recipe, seed=0, **settings)
+    made.run(lambda *step: seen.append(step[:2]))
+    total = attacks.steps(recipe)
     assert total == 3
     assert seen == [(step, total) for step in range(total + 1)]
 
