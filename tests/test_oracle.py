@@ -3,7 +3,6 @@
 A few architectures of each source here; all of them in ``python -m benchmarks.oracle``.
 """
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ pytest.importorskip("timm")
 pytest.importorskip("open_clip")
 pytest.importorskip("transformers")
 
-sys.path.append(str(Path(__file__).parents[1]))
 import originals
 import wrappers
 
