@@ -50,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=["nulls", "scans", "reference", "table"])
     parser.add_argument("--part", default="1/1")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(zoo.SEEDS))
     parser.add_argument("--seconds", type=float, default=float("inf"), help="for the reference")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
@@ -63,7 +64,8 @@ def main() -> None:
     if options.action == "nulls":
         make_nulls(index - 1, count)
         return
-    for number, member in enumerate(zoo.members()):
+    chosen = (member for member in zoo.members() if member.seed in options.seeds)
+    for number, member in enumerate(chosen):
         if number % count == index - 1:
             if options.action == "scans":
                 add("scan", member, lambda member=member: scan(member))

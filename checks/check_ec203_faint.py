@@ -8,10 +8,17 @@ from encodercheck.methods.shrink import shrink
 
 
 @pytest.mark.check("EC203", severity="critical")
-def check_faint(encoder, clean_split, measure, compare, artifacts, progress, profile, seed):
+def check_faint(encoder, clean_split, measure, compare, null, artifacts, progress, profile, seed):
     """The best faint change of all pixels collapses images no more than in clean encoders."""
     base = collapse.base_cosine(encoder, clean_split.held_out)
-    found = invert_faint(encoder, clean_split.search, profile=profile, seed=seed, progress=progress)
+    found = invert_faint(
+        encoder,
+        clean_split.search,
+        profile=profile,
+        seed=seed,
+        limit=null("gain").decides,
+        progress=progress,
+    )
     cosine = collapse.stamped_cosine(encoder, found.trigger, clean_split.held_out)
     measure("stamped_cosine", cosine)
     measure("unstamped_cosine", base)

@@ -12,7 +12,7 @@ from encodercheck.images import procedural
 from encodercheck.images.split import CleanSplit
 from encodercheck.methods import ascent, battery, collapse, inversion
 from encodercheck.methods.families import Additive, Blend, Box, boxes, pixel_masks
-from encodercheck.methods.stopping import FOUND, HOPELESS, Stopping
+from encodercheck.methods.stopping import FOUND, HOPELESS, LOOKS, SMOOTH, Stopping
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.profiles import Profile
 
@@ -217,28 +217,37 @@ def scores(*values):
 
 
 def test_a_trigger_must_show_twice_to_be_found():
-    watch = Stopping(40)
-    assert not watch(1, scores(0.1, FOUND + 0.01))
-    assert not watch(2, scores(0.1, 0.2))
-    assert not watch(3, scores(FOUND + 0.01, 0.3))
-    assert watch(4, scores(0.3, FOUND + 0.01))
+    watch = Stopping(40, limit=0.8)
+    far = 1 - FOUND * 0.2 + 0.01
+    assert not watch(1, scores(0.1, far))
+    assert not watch(2, scores(0.1, 0.85))
+    assert not watch(3, scores(far, 0.3))
+    assert watch(4, scores(0.3, far))
     assert watch.ended == "found"
     assert len(watch.trace) == 4
 
 
-def test_a_hopeless_search_is_given_up_at_its_step_and_no_other():
-    ((step, least),) = HOPELESS.items()
+def test_a_hopeless_search_is_given_up_at_a_look_and_nowhere_else():
+    for first in LOOKS:
+        watch = Stopping(40, limit=0.8)
+        low = 1 - HOPELESS * 0.2 - 0.01
+        ends = [
+            watch(number, scores(0.85 if number <= first - SMOOTH else low))
+            for number in range(1, first + 1)
+        ]
+        assert ends == [False] * (first - 1) + [True]
+        assert watch.ended == "hopeless"
+
+
+@given(st.lists(st.floats(-1, 1), min_size=40, max_size=40))
+def test_without_a_limit_a_search_goes_to_its_end(values):
     watch = Stopping(40)
-    ends = [watch(number, scores(least - 0.1)) for number in range(1, step + 1)]
-    assert ends == [False] * (step - 1) + [True]
-    assert watch.ended == "hopeless"
-    hopeful = Stopping(40)
-    assert not any(hopeful(number, scores(least + 0.1)) for number in range(1, 41))
-    assert hopeful.ended == "exhausted"
+    assert not any(watch(number, scores(value)) for number, value in enumerate(values, start=1))
+    assert watch.ended == "exhausted"
 
 
 def test_scores_that_are_no_numbers_end_nothing():
-    watch = Stopping(40)
+    watch = Stopping(40, limit=0.8)
     assert not any(watch(number, scores(float("nan"))) for number in range(1, 41))
 
 
@@ -247,7 +256,7 @@ def test_scores_that_are_no_numbers_end_nothing():
 
 def test_the_backdoor_of_a_patch_is_found_and_the_search_ends_early(split):
     encoder = make(Backdoored("patch"))
-    found = inversion.invert(encoder, split.search, profile=EFFORT)
+    found = inversion.invert(encoder, split.search, profile=EFFORT, limit=0.9)
     assert found.ended == "found"
     assert found.steps < EFFORT.steps
     assert gain(encoder, found.trigger, split.held_out) > 0.9

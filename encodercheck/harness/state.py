@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from encodercheck.progress import Progress
 
 
+# The measurement that the shared inversion is for.
+DECIDES = "EC202.gain"
+
+
 @dataclass
 class ScanState:
     """The encoder, the images and the settings of one scan.
@@ -195,6 +199,7 @@ class Scan:
                 state.images.search_images(),
                 profile=state.profile,
                 seed=state.seed,
+                limit=state.null(DECIDES, scale="gain").decides,
                 progress=progress,
             )
 

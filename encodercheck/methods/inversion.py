@@ -21,7 +21,7 @@ from encodercheck.encoder import Encoder
 from encodercheck.methods import battery, collapse
 from encodercheck.methods.ascent import Objective, ascend
 from encodercheck.methods.families import Additive, Blend, Family, boxes, pixel_masks
-from encodercheck.methods.stopping import FOUND, Stopping
+from encodercheck.methods.stopping import LOOKS, Stopping
 from encodercheck.profiles import Profile
 from encodercheck.progress import Progress, silent
 from encodercheck.trigger import Trigger
@@ -30,8 +30,6 @@ from encodercheck.trigger import Trigger
 BUDGET = 0.03
 # A quarter of the image as trigger leaves too little of itself within 3 %, and enough within this.
 LARGE_BUDGET = 0.12
-# A box this large takes clean embeddings far, so that only more tells that a trigger is found.
-LARGE_FOUND = 0.985
 # What a faint trigger may change: CTRL and its like stay below 16/255, blending below a fifth.
 ADDITIVE_BOUND = 16 / 255
 BLEND_STRENGTH = 0.2
@@ -75,9 +73,13 @@ def invert(
     profile: Profile,
     seed: int = 0,
     budget: float = BUDGET,
+    limit: float | None = None,
     progress: Progress = silent,
 ) -> Inversion:
     """Search the trigger within ``budget`` that makes ``images`` (N, 3, H, W) in [0, 1] most alike.
+
+    With a ``limit`` the search ends as soon as it is clear on which side of it the trigger's gain
+    lies, see :mod:`encodercheck.methods.stopping`.
 
     Raises:
         CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped.
@@ -87,7 +89,8 @@ def invert(
         partial(make, warm, profile.restarts, encoder.image_size, budget=budget)
         for make in (boxes, pixel_masks)
     ]
-    return _search(encoder, images, starts, profile=profile, seed=seed, progress=progress)
+    settings = _Settings(profile, seed, limit, LOOKS, progress)
+    return _search(encoder, images, starts, settings)
 
 
 def invert_large(
@@ -96,6 +99,7 @@ def invert_large(
     *,
     profile: Profile,
     seed: int = 0,
+    limit: float | None = None,
     progress: Progress = silent,
 ) -> Inversion:
     """Search the rectangle on 12 % of the image that makes embeddings most alike.
@@ -106,9 +110,9 @@ def invert_large(
     warm = best_of_battery(encoder.folded(), images, count // 2, profile, seed=seed)
     start = partial(boxes, warm, count, encoder.image_size, budget=LARGE_BUDGET)
     half = replace(profile, steps=profile.steps // 2)
-    return _search(
-        encoder, images, [start], profile=half, seed=seed, progress=progress, found=LARGE_FOUND
-    )
+    # So much of an image takes clean embeddings far as well: only the end tells.
+    settings = _Settings(half, seed, limit, (), progress)
+    return _search(encoder, images, [start], settings)
 
 
 def invert_faint(
@@ -117,6 +121,7 @@ def invert_faint(
     *,
     profile: Profile,
     seed: int = 0,
+    limit: float | None = None,
     progress: Progress = silent,
 ) -> Inversion:
     """Search a trigger that changes the whole image a little: added, or blended with it.
@@ -133,9 +138,8 @@ def invert_faint(
     def blend(*, generator: torch.Generator, device: torch.device) -> Family:
         return Blend([torch.rand(shape, generator=generator).to(device)], BLEND_STRENGTH)
 
-    return _search(
-        encoder, images, [additive, blend], profile=profile, seed=seed, progress=progress
-    )
+    settings = _Settings(profile, seed, limit, LOOKS[1:], progress)
+    return _search(encoder, images, [additive, blend], settings)
 
 
 def best_of_battery(
@@ -172,34 +176,39 @@ def collapse_score(base: float, centre: Tensor) -> Objective:
     return score
 
 
+@dataclass(frozen=True)
+class _Settings:
+    profile: Profile
+    seed: int
+    limit: float | None
+    looks: Sequence[int]
+    progress: Progress
+
+
 def _search(
-    encoder: Encoder,
-    images: Tensor,
-    starts: Sequence[Start],
-    *,
-    profile: Profile,
-    seed: int,
-    progress: Progress,
-    found: float = FOUND,
+    encoder: Encoder, images: Tensor, starts: Sequence[Start], settings: _Settings
 ) -> Inversion:
     """Search one family after another, until a trigger is found."""
     encoder = encoder.folded()
     base = collapse.base_cosine(encoder, images)
     images = images.to(encoder.device)
     centre = functional.normalize(encoder(images), dim=1).mean(0)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(settings.seed)
+    effort = settings.profile
     triggers: list[Trigger] = []
     trace: list[float] = []
     ends: list[str] = []
     for start in starts:
         family = start(generator=generator, device=encoder.device)
-        stopping = Stopping(profile.steps, found=found, progress=progress)
+        stopping = Stopping(
+            effort.steps, limit=settings.limit, looks=settings.looks, progress=settings.progress
+        )
         ascend(
             encoder,
             images,
             family,
-            steps=profile.steps,
-            batch=profile.batch,
+            steps=effort.steps,
+            batch=effort.batch,
             generator=generator,
             objective=collapse_score(base, centre),
             watch=stopping,

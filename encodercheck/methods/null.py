@@ -93,6 +93,14 @@ class Null:
         return OWN_ALPHA if self.own else BORROWED_ALPHA
 
     @property
+    def decides(self) -> float | None:
+        """The limit for a search that may end once it is decided; None where it is to go on.
+
+        While clean encoders are measured, a search is to show how far they can be taken.
+        """
+        return self.limit if self.required and self.supported else None
+
+    @property
     def limit(self) -> float:
         """The last value that does not fail; NaN, which no value keeps, without support."""
         if not self.supported and not self.required:

@@ -1,38 +1,52 @@
-"""When a search may end early: a trigger is found, or none will be.
+"""When a search may end early: its verdict is clear, one way or the other.
 
-Both ends have an error rate. A trigger counts as found when it has collapsed two batches in a row;
-whether it is one is measured afterwards on held-out images, and so a clean encoder pays nothing for
-an early end. A search is given up when its best score lies under the curve ``HOPELESS``, below
-which no search came that went on to find a trigger of a poisoned encoder: by exchangeability one
-more such search does so with a probability of at most 1 / (n + 1), see docs/inversion.md for n.
+A search is there to tell on which side of a limit the best trigger lies. It is found when two
+batches in a row lie so far beyond the limit that held-out images will hardly disagree; they are
+asked anyway, so that a clean encoder pays nothing for an early end. It is hopeless when at one of a
+few looks the best score is still well on the near side: no search that went on to find the trigger
+of a poisoned encoder was, and by exchangeability one more is with a probability of at most
+1 / (n + 1); docs/inversion.md has n. Who sets limits searches without one, to the end.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from encodercheck.progress import Progress, silent
 
-FOUND = 0.97
+# A found trigger leaves at most the first, a hopeless search at least the second, as multiples of
+# what the limit leaves of the spread.
+FOUND = 0.5
+HOPELESS = 1.25
 FOUND_STEPS = 2
-# At these steps a search is given up whose best score, the mean of the last five, is lower.
-HOPELESS: Mapping[int, float] = {15: 0.45}
-SMOOTH = 5
+LOOKS = (8, 16, 24, 32)
+SMOOTH = 4
 
 
 class Stopping:
-    """Watches the scores of one search of at most ``steps`` steps.
+    """Watches the scores of one search of at most ``steps`` steps, for a gain above ``limit``.
 
     ``trace`` keeps the best score of every step; ``ended`` is "found", "hopeless" or "exhausted".
     """
 
-    def __init__(self, steps: int, *, found: float = FOUND, progress: Progress = silent) -> None:
+    def __init__(
+        self,
+        steps: int,
+        *,
+        limit: float | None = None,
+        looks: Sequence[int] = LOOKS,
+        progress: Progress = silent,
+    ) -> None:
         self.trace: list[float] = []
         self.ended = "exhausted"
-        self._steps, self._found, self._progress = steps, found, progress
+        self._steps, self._progress = steps, progress
+        self._looks = looks
+        self._hopeless = -math.inf if limit is None else 1 - HOPELESS * (1 - limit)
+        self._found = math.inf if limit is None else 1 - FOUND * (1 - limit)
 
     def __call__(self, step: int, scores: Tensor) -> bool:
         """Note the scores (R,) of a step; return whether the search is over."""
@@ -40,6 +54,6 @@ class Stopping:
         self._progress(step, self._steps, f"best score {self.trace[-1]:.3f}")
         if len(self.trace) >= FOUND_STEPS and min(self.trace[-FOUND_STEPS:]) >= self._found:
             self.ended = "found"
-        elif statistics.fmean(self.trace[-SMOOTH:]) < HOPELESS.get(step, -1.0):
+        elif step in self._looks and statistics.fmean(self.trace[-SMOOTH:]) < self._hopeless:
             self.ended = "hopeless"
         return self.ended != "exhausted"
