@@ -25,8 +25,9 @@ from encodercheck.cache import atomic_write_text
 from encodercheck.errors import AmbiguousArchitecture, ConfigError, LoadError
 from encodercheck.planning import plan
 from encodercheck.weights import index
-from encodercheck.weights.build import LIBRARIES, NAMES
+from encodercheck.weights.build import NAMES
 from encodercheck.weights.index_build import DISTRIBUTIONS
+from encodercheck.weights.metadata import LIBRARIES
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

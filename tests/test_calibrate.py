@@ -28,7 +28,7 @@ def check_spread(encoder, images, null, measure, colour):
     clean.require_verdict(value * FACTOR)
     measure("own", clean.own)
 """
-KEPT = {"ACME001.spread", "ACME001.p_value", "ACME001.own"}
+KEPT = {"ACME001.spread", "ACME001.own"}
 
 
 @pytest.fixture(scope="module")

@@ -287,7 +287,7 @@ def entry_of(**changes: Any) -> str:
         ("[]", "not an object"),
         ("[" * 5_000, "nested too deeply|is invalid"),
         (" " * 20_000, "longer than 10000"),
-        ('{"architecture": "os.system"}', "architecture is not an object"),
+        ('{"architecture": "os.system"}', "architecture does not begin with torchvision: or timm:"),
         (entry_of(auto_map="x"), "unknown field 'auto_map'"),
         (entry_of(block="evil"), "block is none of"),
         (entry_of(depths=[]), "depths are not 1 to 8 stages"),

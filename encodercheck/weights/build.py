@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from encodercheck.errors import ConfigError, EncoderCheckError
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.weights.header import quoted, reason
+from encodercheck.weights.metadata import LIBRARIES
 
-LIBRARIES = ("torchvision", "timm", "open_clip")
 EXTRAS = {"timm": "timm", "open_clip": "open-clip"}
 HEADS = ("fc", "heads", "head", "classifier")
 # Classifiers beside the last one that help in training: published weights lack them.

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from encodercheck.errors import ConfigError
 from encodercheck.weights import index
 from encodercheck.weights.build import (
-    LIBRARIES,
     NAMES,
     build,
     computes_on_meta,
@@ -35,6 +34,7 @@ from encodercheck.weights.build import (
 )
 from encodercheck.weights.index import SIZE_OPTIONS, Entry, Shapes
 from encodercheck.weights.match import UNUSED
+from encodercheck.weights.metadata import LIBRARIES
 
 DISTRIBUTIONS = {"torchvision": "torchvision", "timm": "timm", "open_clip": "open_clip_torch"}
 # Two float32 computations of the same function differ by less, relative to the largest feature.

@@ -9,11 +9,12 @@ from typing import Any
 
 from encodercheck.errors import LoadError
 from encodercheck.preprocessing import Triple
-from encodercheck.weights.build import LIBRARIES
 from encodercheck.weights.checkpoint import Checkpoint
 from encodercheck.weights.header import located, quoted, strict_json
 from encodercheck.weights.spec import ResNetSpec
 
+# Whose models an architecture may name.
+LIBRARIES = ("torchvision", "timm", "open_clip")
 METADATA_KEY = "encodercheck"
 MAX_METADATA = 10_000
 MAX_IMAGE_SIZE = 4096
