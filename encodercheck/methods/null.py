@@ -21,9 +21,9 @@ LEAST_ENCODERS = 3
 # However alike the encoders of a null are, the next one may differ by this on the scale's axis.
 LEAST_DEVIATION = 0.15
 
-# A suite judges an encoder by several nulls: so rare a false alarm in each keeps the sum to a few
-# in a hundred scans, and the interval of few encoders does not grow past what triggers reach.
-OWN_ALPHA = 0.005
+# The suite judges an encoder by five nulls: so rare a false alarm in each keeps the sum to one in a
+# hundred scans, and triggers still lie far beyond.
+OWN_ALPHA = 0.002
 # Encoders of other architectures may lie elsewhere altogether, which no p-value of theirs counts:
 # only what is far beyond all of them fails.
 BORROWED_ALPHA = 0.001
