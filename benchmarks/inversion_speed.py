@@ -43,6 +43,17 @@ PROFILE = PROFILES["standard"]
 KEY = "EC202.gain"
 SEEDS = (1, 3)
 KINDS = ("clean", "white", "noise")
+TITLES = (
+    "encoders",
+    "n",
+    "ours, median s",
+    "loop, median s",
+    "ratio, median",
+    "least",
+    "inside, median",
+    "ours right",
+    "loop right",
+)
 
 
 def main() -> None:
@@ -169,15 +180,15 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# How long trigger inversion takes",
         "",
-        f"Made by `python -m benchmarks.inversion_speed`, {result['threads']} threads. The search",
-        "of EC202 with its battery and the scoring on held-out images, against the published DECREE",
-        "loop on the same encoder, one after the other in one process. *Inside* is the share of our",
-        "seconds that is spent in the encoder's forward and backward passes. The loop was stopped at",
-        f"{result['reference_seconds']:.0f} s where it had not ended ({stopped} of {len(pairs)}).",
+        f"Made by `python -m benchmarks.inversion_speed`, {result['threads']} threads. The",
+        "search of EC202 with its battery and the scoring on held-out images, against the",
+        "published DECREE loop on the same encoder, one after the other in one process. *Inside*",
+        "is the share of our seconds that is spent in the encoder's forward and backward passes.",
+        f"The loop was stopped at {result['reference_seconds']:.0f} s where it had not ended",
+        f"({stopped} of {len(pairs)}).",
         "",
-        "| encoders | n | ours, median s | loop, median s | ratio, median | least | inside, median |"
-        " ours right | loop right |",
-        f"|{' --- |' * 9}",
+        f"| {' | '.join(TITLES)} |",
+        f"|{' --- |' * len(TITLES)}",
     ]
     groups = {
         **{a: [p for p in pairs if p["architecture"] == a] for a in zoo.PRETRAINING},
