@@ -32,6 +32,8 @@ def write(rows: list[Row]) -> None:
         "Limits and nulls were set on even seeds; everything below is about odd ones. Intervals",
         "are Wilson's for rates and bootstrapped for areas, 95 %.",
         "",
+        coverage(scans, refused),
+        "",
         "## Verdicts",
         "",
         *verdicts(scans, references),
@@ -52,6 +54,17 @@ def write(rows: list[Row]) -> None:
         lines += ["", "## Attacks that did not take", ""]
         lines += [f"- {name(row)}: {row['refused']}" for row in refused]
     atomic_write_text(PAGE, "\n".join([*lines, ""]))
+
+
+def coverage(scans: list[Row], refused: list[Row]) -> str:
+    """Say how much of the zoo has been measured."""
+    planned = [member for member in zoo.members() if member.reported]
+    done = [row for row in scans if row["reported"]]
+    clean = sum(row["kind"] == "clean" for row in done)
+    return (
+        f"Measured are {clean} clean and {len(done) - clean} poisoned encoders of the zoo's "
+        f"{len(planned)} to report on; {len(refused)} attacks did not take."
+    )
 
 
 def verdicts(scans: list[Row], references: list[Row]) -> list[str]:
