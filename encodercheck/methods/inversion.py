@@ -190,9 +190,11 @@ def _search(
 ) -> Inversion:
     """Search one family after another, until a trigger is found."""
     encoder = encoder.folded()
-    base = collapse.base_cosine(encoder, images)
     images = images.to(encoder.device)
-    centre = functional.normalize(encoder(images), dim=1).mean(0)
+    embeddings = collapse.finite_embeddings(encoder, images)
+    base = float(collapse.mean_cosine(embeddings))
+    collapse.require_spread(base, len(images))
+    centre = functional.normalize(embeddings, dim=1).mean(0)
     generator = torch.Generator().manual_seed(settings.seed)
     effort = settings.profile
     triggers: list[Trigger] = []
