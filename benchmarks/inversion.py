@@ -4,6 +4,8 @@
     python -m benchmarks.inversion nulls              # clean encoders of even seeds: nulls.json
     python -m benchmarks.inversion scans              # the suite on every encoder
     python -m benchmarks.inversion reference          # the published loop on those reported on
+    python -m benchmarks.inversion stopping           # searches that stop early, and full ones
+    python -m benchmarks.inversion alternatives       # verdicts that need no clean encoders
     python -m benchmarks.inversion table              # docs/inversion.md
 
 Rows go to docs/inversion.json one by one, and what is there is not measured again: a run that was
@@ -16,6 +18,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,10 +30,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from filelock import FileLock
 
-from benchmarks import reference, zoo
+from benchmarks import alternatives, early_stopping, reference, zoo
 from encodercheck import fixtures, load, scanning
 from encodercheck.cache import atomic_write_text
 from encodercheck.errors import FixtureError
+from encodercheck.harness.state import ScanState
 from encodercheck.images import procedural
 from encodercheck.nulls import SHIPPED, CleanEncoder, Nulls
 from encodercheck.report import Report
@@ -48,7 +52,7 @@ REFERENCE_IMAGES = 1000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["nulls", "scans", "reference", "table"])
+    parser.add_argument("action", choices=["nulls", *KINDS, "table"])
     parser.add_argument("--part", default="1/1")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(zoo.SEEDS))
     parser.add_argument("--seconds", type=float, default=float("inf"), help="for the reference")
@@ -65,12 +69,11 @@ def main() -> None:
         make_nulls(index - 1, count)
         return
     chosen = (member for member in zoo.members() if member.seed in options.seeds)
+    if options.action == "reference":
+        chosen = (member for member in chosen if member.reported)
     for number, member in enumerate(chosen):
         if number % count == index - 1:
-            if options.action == "scans":
-                add("scan", member, lambda member=member: scan(member))
-            elif member.reported:
-                add("reference", member, lambda member=member: refer(member, options.seconds))
+            add(options.action, member, options.seconds)
 
 
 def make_nulls(index: int, count: int) -> None:
@@ -95,12 +98,17 @@ def make_nulls(index: int, count: int) -> None:
 
 def run(path: Path, seed: int, *, calibrating: bool = False) -> Report:
     """Scan an encoder with default settings and images."""
-    state = scanning.prepare(path, profile=PROFILE, seed=seed)
+    state = prepare(path, seed)
     state.calibrating = calibrating
     return scanning.run(state)
 
 
-def scan(member: zoo.Member) -> dict[str, Any]:
+def prepare(path: Path, seed: int) -> ScanState:
+    """Return what a scan with default settings works on."""
+    return scanning.prepare(path, profile=PROFILE, seed=seed)
+
+
+def scan(member: zoo.Member, seconds: float) -> dict[str, Any]:
     """Return what the suite says of an encoder."""
     report = run(member.build().path, member.seed).to_dict()
     found = {finding["id"]: finding for finding in report["findings"]}
@@ -133,14 +141,34 @@ def refer(member: zoo.Member, seconds: float) -> dict[str, Any]:
     }
 
 
-def add(kind: str, member: zoo.Member, measure: Any) -> None:
+def stop(member: zoo.Member, seconds: float) -> dict[str, Any]:
+    """Return what stopping early changes on an encoder."""
+    return early_stopping.measure(prepare(member.build().path, member.seed))
+
+
+def compare(member: zoo.Member, seconds: float) -> dict[str, Any]:
+    """Return the statistics that need no clean encoders."""
+    return alternatives.measure(prepare(member.build().path, member.seed))
+
+
+# What is measured of an encoder, and the kind of its rows.
+KINDS: dict[str, tuple[str, Callable[[zoo.Member, float], dict[str, Any]]]] = {
+    "scans": ("scan", scan),
+    "reference": ("reference", refer),
+    "stopping": ("stopping", stop),
+    "alternatives": ("alternative", compare),
+}
+
+
+def add(action: str, member: zoo.Member, seconds: float) -> None:
     """Measure a member unless it has been, and keep the row."""
+    kind, measure = KINDS[action]
     key = {"architecture": member.architecture, "kind": member.kind, "seed": member.seed}
     if any(row["what"] == kind and key.items() <= row.items() for row in rows()):
         return
     started = time.monotonic()
     try:
-        result = measure()
+        result = measure(member, seconds)
     except FixtureError as error:
         result = {"refused": str(error)}
     row = {"what": kind, **key, "reported": member.reported, **result}

@@ -16,7 +16,6 @@ def check_decree(encoder, clean_split, inversion, compare, artifacts, progress, 
         clean_split.search,
         inversion.candidates[:WARM_STARTS],
         steps=profile.decree_steps,
-        batch=profile.batch,
         seed=seed,
         progress=progress,
     )

@@ -8,12 +8,15 @@ from encodercheck.methods.shrink import shrink
 
 
 @pytest.mark.check("EC204", severity="critical")
-def check_large(encoder, clean_split, measure, compare, null, artifacts, progress, profile, seed):
+def check_large(
+    encoder, clean_split, battery_hits, measure, compare, null, artifacts, progress, profile, seed
+):
     """The best rectangle on 12 % of the image collapses images no more than in clean encoders."""
     base = collapse.base_cosine(encoder, clean_split.held_out)
     found = invert_large(
         encoder,
         clean_split.search,
+        hits=battery_hits,
         profile=profile,
         seed=seed,
         limit=null("gain").decides,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 class Profile:
     """The effort of a scan.
 
-    ``search`` images are what triggers are searched on, ``batch`` of them a step; ``held_out``
-    images are what they are scored on; no image is ever both. ``restarts`` and ``steps`` are those
-    of budget inversion, ``decree_steps`` the minimal-mask search's; ``battery_images`` are what the
-    battery is sifted on.
+    ``search`` images are what triggers are searched on; ``held_out`` images are what they are
+    scored on; no image is ever both. ``restarts``, ``steps`` and ``batch``, the images of a step,
+    are those of budget inversion; ``decree_steps`` are the minimal-mask search's;
+    ``battery_images`` are what the battery is sifted on.
     """
 
     name: str
@@ -32,27 +32,27 @@ PROFILES = {
             "quick",
             search=96,
             held_out=128,
-            batch=16,
+            batch=8,
             restarts=8,
             steps=25,
             decree_steps=40,
-            battery_images=8,
+            battery_images=6,
         ),
         Profile(
             "standard",
             search=96,
             held_out=256,
-            batch=24,
+            batch=8,
             restarts=12,
             steps=40,
-            decree_steps=100,
-            battery_images=12,
+            decree_steps=80,
+            battery_images=6,
         ),
         Profile(
             "thorough",
             search=192,
             held_out=512,
-            batch=32,
+            batch=16,
             restarts=32,
             steps=80,
             decree_steps=300,

@@ -113,6 +113,8 @@ class Report:
     profile: str = "standard"
     strict: bool = False
     memory: Memory = field(default_factory=Memory)
+    compared_with: str = ""
+    """Which clean encoders limits come from, in words."""
 
     @property
     def outcome(self) -> Outcome:
@@ -139,6 +141,7 @@ class Report:
             "versions": self.versions,
             "seconds": round(self.seconds, 3),
             "memory": self.memory.to_dict(),
+            "compared_with": self.compared_with,
             "findings": [finding.to_dict() for finding in self.findings],
         }
 

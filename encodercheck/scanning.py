@@ -179,6 +179,7 @@ def run(
         profile=state.profile.name,
         strict=strict,
         memory=used_with(state.encoder),
+        compared_with=state.compared_with,
     )
 
 

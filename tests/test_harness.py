@@ -25,7 +25,8 @@ from encodercheck.harness.listener import CheckInfo, SilentListener, uncaptured_
 from encodercheck.harness.record import describe_shortfalls
 from encodercheck.harness.state import ScanState
 from encodercheck.images.split import CleanImages
-from encodercheck.methods import inversion
+from encodercheck.methods import battery, inversion
+from encodercheck.nulls import Nulls
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.profiles import Profile
 from encodercheck.report import Direction, Finding, Measurement, Outcome, exit_code
@@ -992,6 +993,56 @@ def test_the_inversion_is_computed_once(
     # Which check asks first makes no difference to what is drawn.
     alone = run(state, *folders, keyword="yb")
     assert alone["yb"].measurements == findings["yb"].measurements
+
+
+def test_the_battery_is_sifted_once_and_the_inversion_starts_from_it(
+    state: ScanState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sifted: list[int] = []
+    given: list[object] = []
+
+    def sift(encoder: Encoder, candidates: list[object], images: torch.Tensor, **_: object) -> str:
+        sifted.append(len(images))
+        return "hits"
+
+    def invert(encoder: Encoder, images: torch.Tensor, **options: object) -> float:
+        given.append(options["hits"])
+        return 0.0
+
+    monkeypatch.setattr(battery, "sift", sift)
+    monkeypatch.setattr(inversion, "invert", invert)
+    source = """
+    def check_a(battery_hits): assert battery_hits == "hits"
+    def check_b(inversion, battery_hits): assert battery_hits == "hits"
+    """
+    findings = run(state, write(tmp_path / "check_it.py", source))
+    assert [finding.outcome for finding in findings.values()] == [PASSED] * 2
+    assert sifted == [state.profile.battery_images]
+    assert given == ["hits"]
+
+
+def test_a_limit_set_by_hand_needs_no_clean_encoders_and_ends_the_search(
+    state: ScanState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[object] = []
+
+    def invert(encoder: Encoder, images: torch.Tensor, **options: object) -> float:
+        limits.append(options["limit"])
+        return 0.6
+
+    monkeypatch.setattr(inversion, "invert", invert)
+    source = """
+    @pytest.mark.check("EC202")
+    def check_b(inversion, compare): compare("gain", inversion)
+    """
+    folder = write(tmp_path / "check_it.py", source)
+    state.nulls = Nulls()
+    assert run(state, folder)["EC202"].outcome is INCONCLUSIVE
+    state.limits = {"EC202.gain": 0.5}
+    assert run(state, folder)["EC202"].outcome is FAILED
+    state.limits = {"EC202.gain.at_most": 0.7}
+    assert run(state, folder)["EC202"].outcome is PASSED
+    assert limits == [None, 0.5, 0.7]
 
 
 @pytest.mark.parametrize(

@@ -216,15 +216,26 @@ def scores(*values):
     return torch.tensor(values)
 
 
-def test_a_trigger_must_show_twice_to_be_found():
+def test_a_restart_must_show_three_times_in_a_row_to_be_found():
     watch = Stopping(40, limit=0.8)
     far = 1 - FOUND * 0.2 + 0.01
     assert not watch(1, scores(0.1, far))
     assert not watch(2, scores(0.1, 0.85))
-    assert not watch(3, scores(far, 0.3))
-    assert watch(4, scores(0.3, far))
+    assert not watch(3, scores(far, far))
+    assert not watch(4, scores(far, 0.3))
+    assert not watch(5, scores(0.3, far))
+    assert not watch(6, scores(far, far))
+    assert watch(7, scores(0.3, far))
     assert watch.ended == "found"
-    assert len(watch.trace) == 4
+    assert len(watch.trace) == 7
+
+
+def test_one_lucky_restart_at_a_time_is_as_hopeless_as_none():
+    """Few images make scores noisy: each restart is judged by its own mean over several batches."""
+    watch = Stopping(40, limit=0.8, looks=(8,))
+    ends = [watch(n, scores(*(0.9 if n % 4 == i else 0.2 for i in range(4)))) for n in range(1, 9)]
+    assert ends == [False] * 7 + [True]
+    assert watch.ended == "hopeless"
 
 
 def test_a_hopeless_search_is_given_up_at_a_look_and_nowhere_else():

@@ -300,3 +300,12 @@ def test_encoders_measured_as_the_scan_measures_go_first():
     assert len(find(profile="standard", images="procedural").values) == 4
     assert len(find(profile="thorough", images="procedural").values) == 7
     assert "instead of thorough" in find(profile="thorough", images="procedural").source
+
+
+@given(nulls(), st.floats(-1, 1), st.booleans())
+def test_a_limit_that_was_set_by_hand_needs_no_clean_encoders(null, limit, known):
+    fixed = replace(null, fixed=limit, values=null.values if known else ())
+    assert fixed.limit == fixed.decides == limit
+    fixed.require_support()
+    fixed.require_verdict(limit)
+    assert replace(fixed, required=False).decides is None

@@ -81,13 +81,16 @@ def _text(*parts, terminal=False):
 
 
 def test_a_failing_scan():
-    header = render.header(MODEL, IMAGES, device="cpu", profile="standard", seed=0)
+    header = render.header(
+        MODEL, IMAGES, device="cpu", profile="standard", seed=0, compared_with="8 clean encoders"
+    )
     report = _report(PASSED, FAILED, UNDECIDED, BROKEN)
     assert _text(header, *map(render.finding, report.findings), render.verdict(report)) == (
         """\
 fixture:badencoder
   resnet(basic, width 16) · 0.31 M parameters · 32 px · embedding 128
   352 procedural images · profile standard · seed 0 · cpu
+  compared with 8 clean encoders
   note: 3x3 stem: stride 1 assumed
 EC001     passed       Weights are finite.  0.2 s
           non_finite_weights 0 (at most 0)
@@ -148,7 +151,7 @@ def test_names_from_files_cannot_control_the_terminal():
     hostile = "evil\x1b[2J\x07\u202ename"
     model = {**MODEL, "path": hostile, "notes": [hostile], "architecture": hostile}
     text = _text(
-        render.header(model, IMAGES, device="cpu", profile="quick", seed=0),
+        render.header(model, IMAGES, device="cpu", profile="quick", seed=0, compared_with=hostile),
         render.finding(Finding(hostile, hostile, "low", Outcome.ERROR, hostile, title=hostile)),
         terminal=False,
     )

@@ -88,6 +88,7 @@ def header(state: ScanState) -> Text:
         device=str(state.encoder.device),
         profile=state.profile.name,
         seed=state.seed,
+        compared_with=state.compared_with,
     )
 
 

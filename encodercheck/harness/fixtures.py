@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from encodercheck.encoder import Encoder
     from encodercheck.images.split import CleanSplit
+    from encodercheck.methods.battery import Hit
     from encodercheck.methods.inversion import Inversion
     from encodercheck.profiles import Profile
     from encodercheck.progress import Progress
@@ -70,6 +71,13 @@ def images(request: pytest.FixtureRequest) -> Tensor:
 def clean_split(request: pytest.FixtureRequest) -> CleanSplit:
     """Clean images, ``.search`` to look for triggers on and ``.held_out`` to score them on."""
     return _scan(request).state.images.split()
+
+
+@pytest.fixture
+def battery_hits(request: pytest.FixtureRequest) -> list[Hit]:
+    """The battery's triggers by what they do to a few search images, best first; once per scan."""
+    scan = _scan(request)
+    return scan.battery(scan.progress_of(_record(request).info))
 
 
 @pytest.fixture

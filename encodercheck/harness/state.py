@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,9 +13,11 @@ import pytest
 from encodercheck.errors import EncoderCheckError, LoadError
 from encodercheck.harness.isolation import isolated
 from encodercheck.harness.listener import SILENT, CheckInfo, Listener
+from encodercheck.harness.once import Once
 from encodercheck.harness.outcome import describe, first_line
 from encodercheck.methods.null import Null
 from encodercheck.nulls import Nulls
+from encodercheck.report import Direction
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from encodercheck.encoder import Encoder
     from encodercheck.images.split import CleanImages
+    from encodercheck.methods.battery import Hit
     from encodercheck.methods.inversion import Inversion
     from encodercheck.profiles import Profile
     from encodercheck.progress import Progress
@@ -75,7 +76,15 @@ class ScanState:
             profile=self.profile.name,
             images=self.image_set.get("source"),
         )
-        return replace(found, required=not self.calibrating)
+        side = Direction.AT_MOST if scale == "gain" else Direction.AT_LEAST
+        fixed = self.limits.get(f"{key}.{side}", self.limits.get(key))
+        return replace(found, required=not self.calibrating, fixed=fixed)
+
+    @property
+    def compared_with(self) -> str:
+        """Which clean encoders trigger inversion is judged by, in words."""
+        null = self.null(DECIDES, scale="gain")
+        return null.source if null.supported else "no clean encoders"
 
 
 class Lender:
@@ -118,7 +127,7 @@ class Lender:
             self._rewrite(encoder, changed)
         yield encoder
         if not changed:
-            self.take_back("the inversion")
+            self.take_back("what checks share")
 
     def take_back(self, borrower: str) -> None:
         """Put back what ``borrower``, which has ended, changed of the weights.
@@ -162,8 +171,10 @@ class Scan:
         self.state = state
         self.listener = listener
         self.lender = Lender(state)
-        self._inversion: Inversion | None = None
-        self._failure: tuple[Exception, TracebackType | None] | None = None
+        self.battery = Once(self._sift)
+        """The battery's triggers by what they do to a few search images, best first."""
+        self.inversion = Once(self._invert)
+        """What budget inversion found."""
 
     def progress_of(self, info: CheckInfo) -> Progress:
         """Return a progress function that tells the listener how far the check is."""
@@ -173,30 +184,25 @@ class Scan:
 
         return progress
 
-    def inversion(self, progress: Progress) -> Inversion:
-        """Invert a trigger, once; who asks again gets the same result, or the same exception."""
-        if self._failure is not None:
-            error, trace = self._failure
-            raise error.with_traceback(trace)
-        if self._inversion is None:
-            try:
-                self._inversion = self._invert(progress)
-            except Exception as error:
-                # The frames hold a copy of the encoder, and the error outlives them.
-                traceback.clear_frames(error.__traceback__)
-                self._failure = error, error.__traceback__
-                raise
-        return self._inversion
+    def _sift(self, progress: Progress) -> list[Hit]:
+        from encodercheck.methods import battery
+
+        state = self.state
+        with self.lender.unspoiled() as encoder, isolated(state.seed, "battery"):
+            candidates = battery.triggers(encoder.image_size, seed=state.seed)
+            few = state.images.search_images()[: state.profile.battery_images]
+            return battery.sift(encoder, candidates, few, progress=progress)
 
     def _invert(self, progress: Progress) -> Inversion:
         from encodercheck.methods.inversion import invert
 
-        state = self.state
+        state, hits = self.state, self.battery(progress)
         # Under its own random numbers, so that it does not matter which check asks first.
         with self.lender.unspoiled() as encoder, isolated(state.seed, "inversion"):
             return invert(
                 encoder,
                 state.images.search_images(),
+                hits=hits,
                 profile=state.profile,
                 seed=state.seed,
                 limit=state.null(DECIDES, scale="gain").decides,

@@ -28,6 +28,9 @@ CONFIRMED_GAIN = 0.95
 LAMBDA_START = 1e-3
 LAMBDA_STEP = 5.0
 PATIENCE = 5
+# With more images the cosine of a batch seldom reaches the target where it lies just below; with
+# fewer, masks are kept that work on these few images only.
+BATCH = 16
 LEARNING_RATES = (0.5, 0.1, 0.05)
 # After so many steps without a mask smaller by a fiftieth the search is over, as it is when half of
 # all steps brought no mask at all.
@@ -41,7 +44,7 @@ def minimise(
     warm: Sequence[Trigger],
     *,
     steps: int,
-    batch: int = 24,
+    batch: int = BATCH,
     seed: int = 0,
     target_gain: float = TARGET_GAIN,
     progress: Progress = silent,

@@ -20,6 +20,7 @@ from torch.nn import functional
 from encodercheck.encoder import Encoder
 from encodercheck.methods import battery, collapse
 from encodercheck.methods.ascent import Objective, ascend
+from encodercheck.methods.battery import Hit
 from encodercheck.methods.families import Additive, Blend, Family, boxes, pixel_masks
 from encodercheck.methods.stopping import LOOKS, Stopping
 from encodercheck.profiles import Profile
@@ -34,6 +35,8 @@ LARGE_BUDGET = 0.12
 ADDITIVE_BOUND = 16 / 255
 BLEND_STRENGTH = 0.2
 FAINT_RESTARTS = 4
+# What candidates are put in order on.
+RANKING_IMAGES = 32
 # A search over several families ends as the one that came furthest.
 ENDS = ("found", "exhausted", "hopeless")
 
@@ -43,7 +46,7 @@ Start = Callable[..., Family]
 
 @dataclass(frozen=True)
 class Inversion:
-    """What a search found, best candidate first; cosines are on the search images.
+    """What a search found, best candidate first; cosines are on some of the search images.
 
     ``trace`` holds the best score of every step, over all families one after another; ``ended`` is
     "found", "hopeless" or "exhausted".
@@ -70,6 +73,7 @@ def invert(
     encoder: Encoder,
     images: Tensor,
     *,
+    hits: Sequence[Hit] | None = None,
     profile: Profile,
     seed: int = 0,
     budget: float = BUDGET,
@@ -78,16 +82,21 @@ def invert(
 ) -> Inversion:
     """Search the trigger within ``budget`` that makes ``images`` (N, 3, H, W) in [0, 1] most alike.
 
-    With a ``limit`` the search ends as soon as it is clear on which side of it the trigger's gain
-    lies, see :mod:`encodercheck.methods.stopping`.
+    Half of the restarts begin where the battery's ``hits`` are best, as :func:`battery.sift`
+    returns them; without ``hits`` it is sifted here. With a ``limit`` the search ends as soon as it
+    is clear on which side of it the trigger's gain lies, see
+    :mod:`encodercheck.methods.stopping`.
 
     Raises:
         CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped.
     """
-    warm = best_of_battery(encoder.folded(), images, profile.restarts // 2, profile, seed=seed)
-    starts = [
-        partial(make, warm, profile.restarts, encoder.image_size, budget=budget)
-        for make in (boxes, pixel_masks)
+    hits = sift(encoder, images, profile, seed=seed) if hits is None else hits
+    size, count = encoder.image_size, profile.restarts
+    warm = best_places(hits, count // 2)
+    # Free pixels go where there is no rectangle to be found, and from anywhere: half are enough.
+    starts: list[Start] = [
+        partial(boxes, warm, count, size, budget=budget),
+        partial(pixel_masks, warm[: count // 4], count // 2, size, budget=budget),
     ]
     settings = _Settings(profile, seed, limit, LOOKS, progress)
     return _search(encoder, images, starts, settings)
@@ -97,6 +106,7 @@ def invert_large(
     encoder: Encoder,
     images: Tensor,
     *,
+    hits: Sequence[Hit] | None = None,
     profile: Profile,
     seed: int = 0,
     limit: float | None = None,
@@ -107,7 +117,8 @@ def invert_large(
     Arguments and exceptions as for :func:`invert`.
     """
     count = max(2, profile.restarts * 2 // 3)
-    warm = best_of_battery(encoder.folded(), images, count // 2, profile, seed=seed)
+    hits = sift(encoder, images, profile, seed=seed) if hits is None else hits
+    warm = best_places(hits, count // 2)
     start = partial(boxes, warm, count, encoder.image_size, budget=LARGE_BUDGET)
     half = replace(profile, steps=profile.steps // 2)
     # So much of an image takes clean embeddings far as well: only the end tells.
@@ -142,19 +153,21 @@ def invert_faint(
     return _search(encoder, images, [additive, blend], settings)
 
 
-def best_of_battery(
-    encoder: Encoder, images: Tensor, count: int, profile: Profile, *, seed: int
-) -> list[Trigger]:
-    """Return the best patches of the battery at ``count`` different places.
+def sift(encoder: Encoder, images: Tensor, profile: Profile, *, seed: int) -> list[Hit]:
+    """Return the hits of the whole battery on the first few of ``images`` (N, 3, H, W)."""
+    candidates = battery.triggers(encoder.image_size, seed=seed)
+    return battery.sift(encoder, candidates, images[: profile.battery_images])
 
-    They are tried on the first few of ``images``. Several of the best usually sit at one place, and
-    starts from there would all find the same.
+
+def best_places(hits: Sequence[Hit], count: int) -> list[Trigger]:
+    """Return the best patches among ``hits`` at ``count`` different places.
+
+    Several of the best usually sit at one place, and starts from there would all find the same.
     """
-    candidates = [t for t in battery.triggers(encoder.image_size, seed=seed) if not t.additive]
-    hits = battery.sift(encoder, candidates, images[: profile.battery_images])
     best: dict[tuple[int, ...], Trigger] = {}
     for hit in hits:
-        best.setdefault(hit.trigger.box, hit.trigger)
+        if not hit.trigger.additive:
+            best.setdefault(hit.trigger.box, hit.trigger)
     return list(best.values())[:count]
 
 
@@ -220,7 +233,7 @@ def _search(
         ends.append(stopping.ended)
         if stopping.ended == "found":
             break
-    cosines = collapse.stamped_cosines(encoder, triggers, images)
+    cosines = collapse.stamped_cosines(encoder, triggers, images[:RANKING_IMAGES])
     order = sorted(range(len(triggers)), key=lambda i: -cosines[i])
     return Inversion(
         candidates=tuple(triggers[i] for i in order),

@@ -73,7 +73,8 @@ class Null:
     ``source`` says which encoders; ``own`` whether they have the architecture of the encoder under
     test. ``scale`` is "gain" (values up to 1, high ones suspicious) or "size" (positive values, low
     ones suspicious). ``required`` is False while clean encoders are measured: then a null that is
-    not supported lets every value pass, so that a check goes on to what it measures.
+    not supported lets every value pass, so that a check goes on to what it measures. ``fixed`` is a
+    limit that whoever scans has set instead.
     """
 
     values: tuple[float, ...]
@@ -81,6 +82,7 @@ class Null:
     source: str
     own: bool = True
     required: bool = True
+    fixed: float | None = None
 
     @property
     def supported(self) -> bool:
@@ -98,11 +100,14 @@ class Null:
 
         While clean encoders are measured, a search is to show how far they can be taken.
         """
-        return self.limit if self.required and self.supported else None
+        known = self.supported or self.fixed is not None
+        return self.limit if self.required and known else None
 
     @property
     def limit(self) -> float:
         """The last value that does not fail; NaN, which no value keeps, without support."""
+        if self.fixed is not None:
+            return self.fixed
         if not self.supported and not self.required:
             return SCALES[self.scale].harmless
         return self.quantile(self.alpha)
@@ -113,6 +118,8 @@ class Null:
         Raises:
             CheckInconclusive: there are too few, or no value would be unusual against them.
         """
+        if self.fixed is not None:
+            return
         if self.required and not self.supported:
             raise CheckInconclusive(
                 f"no clean encoders to compare with ({self.source}): bring at least "
@@ -129,6 +136,8 @@ class Null:
         Raises:
             CheckInconclusive: the p-value lies between :attr:`alpha` and ``DOUBT``.
         """
+        if self.fixed is not None:
+            return
         chance = self.p_value(value)
         if self.required and not self.own and self.alpha <= chance < DOUBT:
             raise CheckInconclusive(

@@ -1,19 +1,19 @@
 """When a search may end early: its verdict is clear, one way or the other.
 
-A search is there to tell on which side of a limit the best trigger lies. It is found when two
-batches in a row lie so far beyond the limit that held-out images will hardly disagree; they are
-asked anyway, so that a clean encoder pays nothing for an early end. It is hopeless when at one of a
-few looks the best score is still well on the near side: no search that went on to find the trigger
-of a poisoned encoder was, and by exchangeability one more is with a probability of at most
-1 / (n + 1); docs/inversion.md has n. Who sets limits searches without one, to the end.
+A search is there to tell on which side of a limit the best trigger lies. It is found when a restart
+lies so far beyond the limit on three batches in a row that held-out images will hardly disagree;
+they are asked anyway, so that a clean encoder pays nothing for an early end. It is hopeless when at
+one of a few looks every restart, over its last batches, is still well on the near side: such a
+search may have been about to find a trigger after all, and docs/inversion.md counts how often it
+was. Who sets limits searches without one, to the end.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from encodercheck.progress import Progress, silent
@@ -22,7 +22,7 @@ from encodercheck.progress import Progress, silent
 # what the limit leaves of the spread.
 FOUND = 0.5
 HOPELESS = 1.25
-FOUND_STEPS = 2
+FOUND_STEPS = 3
 LOOKS = (8, 16, 24, 32)
 SMOOTH = 4
 
@@ -45,6 +45,7 @@ class Stopping:
         self.ended = "exhausted"
         self._steps, self._progress = steps, progress
         self._looks = looks
+        self._recent: list[Tensor] = []
         self._hopeless = -math.inf if limit is None else 1 - HOPELESS * (1 - limit)
         self._found = math.inf if limit is None else 1 - FOUND * (1 - limit)
 
@@ -52,8 +53,11 @@ class Stopping:
         """Note the scores (R,) of a step; return whether the search is over."""
         self.trace.append(float(scores.max()))
         self._progress(step, self._steps, f"best score {self.trace[-1]:.3f}")
-        if len(self.trace) >= FOUND_STEPS and min(self.trace[-FOUND_STEPS:]) >= self._found:
+        self._recent = [*self._recent, scores][-SMOOTH:]
+        steadily = torch.stack(self._recent[-FOUND_STEPS:]).amin(0).max()
+        lately = torch.stack(self._recent).mean(0).max()
+        if len(self._recent) >= FOUND_STEPS and float(steadily) >= self._found:
             self.ended = "found"
-        elif step in self._looks and statistics.fmean(self.trace[-SMOOTH:]) < self._hopeless:
+        elif step in self._looks and float(lately) < self._hopeless:
             self.ended = "hopeless"
         return self.ended != "exhausted"

@@ -23,7 +23,13 @@ INDENT = " " * 10
 
 
 def header(
-    model: dict[str, Any], images: dict[str, Any], *, device: str, profile: str, seed: int
+    model: dict[str, Any],
+    images: dict[str, Any],
+    *,
+    device: str,
+    profile: str,
+    seed: int,
+    compared_with: str,
 ) -> Text:
     """Say what is scanned, with what."""
     text = Text()
@@ -42,6 +48,7 @@ def header(
         device,
     ]
     text.append("  " + " · ".join(facts), style="dim")
+    text.append(f"\n  compared with {printable(compared_with)}", style="dim")
     for note in model["notes"]:
         text.append(f"\n  note: {printable(note)}", style="dim")
     return text
