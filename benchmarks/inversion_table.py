@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,8 @@ def write(rows: list[Row]) -> None:
         "has the commands. Encoders are trained on one image generator and scanned with another.",
         "Limits and nulls were set on even seeds; everything below is about odd ones. Intervals",
         "are Wilson's for rates and bootstrapped for areas, 95 %. Seeds 1 and 3 had been looked at",
-        "before the search was last changed; the others had not.",
+        "before the search was last changed; the others had not. How long it all takes is in",
+        "[inversion-speed.md](inversion-speed.md).",
         "",
         coverage(scans, refused),
         "",
@@ -46,10 +46,6 @@ def write(rows: list[Row]) -> None:
         "## By attack",
         "",
         *by_attack(scans, references),
-        "",
-        "## Against the published loop, encoder by encoder",
-        "",
-        *speed(scans, references),
         "",
         "## Early stopping",
         "",
@@ -152,50 +148,11 @@ def by_attack(scans: list[Row], references: list[Row]) -> list[str]:
     return lines
 
 
-def speed(scans: list[Row], references: list[Row]) -> list[str]:
-    """Return the ratio of seconds, for encoders on which both were run."""
-    by_key = {_key(row): row for row in scans}
-    pairs = [(by_key[_key(row)], row) for row in references if _key(row) in by_key]
-    if not pairs:
-        return ["Not measured."]
-    lines = [
-        "Seconds of the whole suite, loading and all, against those of the published loop alone,",
-        "on as many threads. A loop that was stopped before its 1000 epochs counts with the",
-        "seconds it had, which is to its advantage.",
-        "",
-        "| architecture | encoders | suite, median s | loop, median s | ratio, median | least | "
-        "loops stopped | same verdict |",
-        f"|{' --- |' * 8}",
-    ]
-    for architecture in (*zoo.PRETRAINING, "all"):
-        own = [p for p in pairs if architecture in (p[0]["architecture"], "all")]
-        if not own:
-            continue
-        ratios = [loop["seconds"] / suite["seconds"] for suite, loop in own]
-        stopped = sum(
-            loop["limit_seconds"] is not None and loop["seconds"] >= loop["limit_seconds"]
-            for _, loop in own
-        )
-        same = sum(_failed(suite) == loop["backdoored"] for suite, loop in own)
-        cells = (
-            architecture,
-            str(len(own)),
-            f"{statistics.median(suite['seconds'] for suite, _ in own):.1f}",
-            f"{statistics.median(loop['seconds'] for _, loop in own):.1f}",
-            f"{statistics.median(ratios):.1f}",
-            f"{min(ratios):.1f}",
-            str(stopped),
-            f"{same} of {len(own)}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
 def every(scans: list[Row], references: list[Row]) -> list[str]:
     """Return one line for each encoder."""
     loops = {_key(row): row for row in references}
     titles = ["encoder", "verdict", *(f"{check} {NAMES[check]} (p)" for check in CHECKS)]
-    titles += ["s", "loop PL1", "loop s"]
+    titles.append("loop PL1")
     lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
     for row in (row for row in scans if row["reported"]):
         cells = [name(row), row["outcome"]]
@@ -205,8 +162,7 @@ def every(scans: list[Row], references: list[Row]) -> list[str]:
             cross = " ✗" if row["outcomes"][check] == "failed" else ""
             cells.append(f"{text} ({p:.2g}){cross}" if p is not None else text)
         loop = loops.get(_key(row))
-        cells.append(f"{row['seconds']:.0f}")
-        cells += [f"{loop['pl1']:.3f}", f"{loop['seconds']:.0f}"] if loop else ["", ""]
+        cells.append(f"{loop['pl1']:.3f}" if loop else "")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -119,6 +119,7 @@ def test_options_reach_the_scan(
         "--encoder-seed=3",
         "--encoder-device=cpu",
         "--encoder-artifacts=out",
+        "--encoder-null=clean.json",
         "-kacme001",
         "checks",
     )
@@ -133,6 +134,7 @@ def test_options_reach_the_scan(
             "seed": 3,
             "device": "cpu",
             "artifacts": Path("out"),
+            "null": "clean.json",
         },
     )
 

@@ -76,6 +76,7 @@ class Guest:
                 seed=option("--encoder-seed"),
                 device=option("--encoder-device"),
                 artifacts=option("--encoder-artifacts"),
+                null=option("--encoder-null"),
             )
         session.config.stash[SCAN] = Scan(state)
 

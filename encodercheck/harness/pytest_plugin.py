@@ -23,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--encoder-profile", choices=PROFILES, default="standard", help="how hard the checks look"
     )
+    group.addoption("--encoder-null", metavar="FILE", help="clean encoders to compare with")
     group.addoption("--encoder-seed", type=int, default=0, metavar="N", help="the seed of the scan")
     group.addoption("--encoder-device", default="auto", metavar="DEVICE", help="where it computes")
     group.addoption("--encoder-artifacts", type=Path, metavar="DIR", help="where witnesses go")

@@ -26,7 +26,7 @@ KEPT_ON_SEARCH = 0.985
 PIECES = 64
 STRENGTHS = 16
 # Enough to shrink on, because every stage is confirmed on the held-out images.
-IMAGES = 32
+IMAGES = 16
 
 
 def shrink(encoder: Encoder, trigger: Trigger, split: CleanSplit) -> Witness:
@@ -42,18 +42,23 @@ def shrink(encoder: Encoder, trigger: Trigger, split: CleanSplit) -> Witness:
     stages = [trigger, *_stages(encoder, trigger, images, goal)]
     first = witness(encoder, trigger, split.held_out)
     for stage in reversed(stages[1:]):
-        last = witness(encoder, stage, split.held_out)
+        last = witness(encoder, stage, split.held_out, base=first.base)
         if last.gain >= KEPT * first.gain:
             return last
     return first
 
 
-def witness(encoder: Encoder, trigger: Trigger, images: Tensor) -> Witness:
-    """Measure ``trigger`` on ``images`` (N, 3, H, W) in [0, 1]."""
+def witness(
+    encoder: Encoder, trigger: Trigger, images: Tensor, *, base: float | None = None
+) -> Witness:
+    """Measure ``trigger`` on ``images`` (N, 3, H, W) in [0, 1].
+
+    ``base`` is their mean cosine unstamped, where it is known.
+    """
     return Witness(
         trigger,
         cosine=collapse.stamped_cosine(encoder, trigger, images),
-        base=float(collapse.mean_cosine(encoder(images))),
+        base=float(collapse.mean_cosine(encoder(images))) if base is None else base,
         count=len(images),
         examples=images[:EXAMPLES],
     )
