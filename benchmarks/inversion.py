@@ -3,6 +3,7 @@
     python -m benchmarks.zoo --jobs 2                 # builds the encoders, see there
     python -m benchmarks.inversion nulls              # clean encoders of even seeds: nulls.json
     python -m benchmarks.inversion scans              # the suite on every encoder
+    python -m benchmarks.inversion triggers           # what the attackers' own triggers gain
     python -m benchmarks.inversion reference          # the published loop on those reported on
     python -m benchmarks.inversion stopping           # searches that stop early, and full ones
     python -m benchmarks.inversion alternatives       # verdicts that need no clean encoders
@@ -36,6 +37,7 @@ from encodercheck.cache import atomic_write_text
 from encodercheck.errors import FixtureError
 from encodercheck.harness.state import ScanState
 from encodercheck.images import procedural
+from encodercheck.methods import collapse
 from encodercheck.nulls import SHIPPED, CleanEncoder, Nulls
 from encodercheck.report import Report
 
@@ -69,7 +71,7 @@ def main() -> None:
         make_nulls(index - 1, count)
         return
     chosen = (member for member in zoo.members() if member.seed in options.seeds)
-    if options.action == "reference":
+    if options.action in ("reference", "triggers"):
         chosen = (member for member in chosen if member.reported)
     for number, member in enumerate(chosen):
         if number % count == index - 1:
@@ -151,9 +153,20 @@ def compare(member: zoo.Member, seconds: float) -> dict[str, Any]:
     return alternatives.measure(prepare(member.build().path, member.seed))
 
 
+def stamp(member: zoo.Member, seconds: float) -> dict[str, Any]:
+    """Return the gains of the attacker's own triggers on the images of a scan."""
+    built = member.build()
+    state = prepare(built.path, member.seed)
+    images = state.images.held_out_images()
+    base = collapse.base_cosine(state.encoder, images)
+    cosines = collapse.stamped_cosines(state.encoder, built.triggers(), images)
+    return {"gains": [collapse.gain(cosine, base) for cosine in cosines]}
+
+
 # What is measured of an encoder, and the kind of its rows.
 KINDS: dict[str, tuple[str, Callable[[zoo.Member, float], dict[str, Any]]]] = {
     "scans": ("scan", scan),
+    "triggers": ("trigger", stamp),
     "reference": ("reference", refer),
     "stopping": ("stopping", stop),
     "alternatives": ("alternative", compare),
@@ -164,7 +177,9 @@ def add(action: str, member: zoo.Member, seconds: float) -> None:
     """Measure a member unless it has been, and keep the row."""
     kind, measure = KINDS[action]
     key = {"architecture": member.architecture, "kind": member.kind, "seed": member.seed}
-    if any(row["what"] == kind and key.items() <= row.items() for row in rows()):
+    # What was refused once would be trained again only to be refused again.
+    known = [row for row in rows() if key.items() <= row.items()]
+    if any(row["what"] == kind or "refused" in row for row in known):
         return
     started = time.monotonic()
     try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import alternatives, early_stopping, zoo
 from benchmarks.intervals import area, share
 from encodercheck.cache import atomic_write_text
+from encodercheck.nulls import Nulls
 
 Row = dict[str, Any]
 PAGE = Path(__file__).parents[1] / "docs" / "inversion.md"
@@ -22,11 +24,11 @@ SEEN = (1, 3)
 
 def write(rows: list[Row]) -> None:
     """Write the page."""
-    scans, references, stopped, others = (
+    scans, references, stopped, others, triggers = (
         [row for row in rows if row["what"] == what and "refused" not in row]
-        for what in ("scan", "reference", "stopping", "alternative")
+        for what in ("scan", "reference", "stopping", "alternative", "trigger")
     )
-    refused = [row for row in rows if row["what"] == "scan" and "refused" in row]
+    refused = [row for row in rows if "refused" in row]
     lines = [
         "# Trigger inversion, measured",
         "",
@@ -42,6 +44,8 @@ def write(rows: list[Row]) -> None:
         "## Verdicts",
         "",
         *verdicts(scans, references),
+        "",
+        left_out(Nulls.shipped()),
         "",
         "## By attack",
         "",
@@ -63,7 +67,10 @@ def write(rows: list[Row]) -> None:
         "",
         "## Every encoder reported on",
         "",
-        *every(scans, references),
+        "*Own* is the gain of the attacker's own trigger on the images of the scan: what a search",
+        "for alike embeddings could hope for.",
+        "",
+        *every(scans, references, triggers),
     ]
     if refused:
         lines += ["", "## Attacks that did not take", ""]
@@ -109,6 +116,29 @@ def verdicts(scans: list[Row], references: list[Row]) -> list[str]:
     return lines
 
 
+def left_out(known: Nulls) -> str:
+    """Say how many of the null's own encoders would fail against the others of their kind."""
+    alarms = 0
+    for one in known.encoders:
+        others = replace(known, encoders=tuple(e for e in known.encoders if e is not one))
+        nulls = {
+            check: others.find(
+                f"{check}.{name}",
+                scale="size" if name == "PL1" else "gain",
+                architecture=one.architecture,
+                image_size=one.image_size,
+            )
+            for check, name in NAMES.items()
+        }
+        values = {check: one.values[f"{check}.{name.lower()}"] for check, name in NAMES.items()}
+        alarms += any(null.p_value(values[c]) < null.alpha for c, null in nulls.items())
+    count = len(known.encoders)
+    return (
+        "The clean encoders of even seeds, each against a null of the others of its architecture "
+        f"(its own search not stopped early): {share(alarms, count)} would fail."
+    )
+
+
 def _verdict(
     title: str, rows: list[Row], fails: Callable[[Row], bool], score: Callable[[Row], float]
 ) -> str:
@@ -148,14 +178,16 @@ def by_attack(scans: list[Row], references: list[Row]) -> list[str]:
     return lines
 
 
-def every(scans: list[Row], references: list[Row]) -> list[str]:
+def every(scans: list[Row], references: list[Row], triggers: list[Row]) -> list[str]:
     """Return one line for each encoder."""
     loops = {_key(row): row for row in references}
-    titles = ["encoder", "verdict", *(f"{check} {NAMES[check]} (p)" for check in CHECKS)]
+    gains = {_key(row): row["gains"] for row in triggers}
+    titles = ["encoder", "own", "verdict", *(f"{check} {NAMES[check]} (p)" for check in CHECKS)]
     titles.append("loop PL1")
     lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
     for row in (row for row in scans if row["reported"]):
-        cells = [name(row), row["outcome"]]
+        own = " ".join(f"{gain:.2f}" for gain in gains.get(_key(row), ()))
+        cells = [name(row), own, row["outcome"]]
         for check in CHECKS:
             value, p = (row["values"][check][part] for part in ("value", "p"))
             text = row["outcomes"][check] if value is None else f"{value:.3f}"
