@@ -38,7 +38,7 @@ from encodercheck.fixtures.recipes import (
 )
 
 # From 10 on most are clean, to say more about false alarms.
-SEEDS = (*range(10), 11, 13, 15, 17, 19)
+SEEDS = (*range(10), 11, 13, 15, 19)
 LATER_ATTACKS = {
     ("narrow ResNet", 11): ("white",),
     ("narrow ResNet", 13): ("noise",),
@@ -139,7 +139,7 @@ def _triggers(kind: str, target: int) -> tuple[Stamp, ...]:
 
 
 def members() -> Iterator[Member]:
-    """Yield the whole zoo: 45 clean encoders, and 68 poisoned ones of 10 kinds."""
+    """Yield the whole zoo: 42 clean encoders, and 68 poisoned ones of 10 kinds."""
     for seed in SEEDS:
         for architecture in PRETRAINING:
             yield Member(architecture, "clean", seed)

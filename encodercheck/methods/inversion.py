@@ -90,6 +90,7 @@ def invert(
     Raises:
         CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped.
     """
+    encoder = encoder.folded()
     hits = sift(encoder, images, profile, seed=seed) if hits is None else hits
     size, count = encoder.image_size, profile.restarts
     warm = best_places(hits, count // 2)
@@ -117,6 +118,7 @@ def invert_large(
     Arguments and exceptions as for :func:`invert`.
     """
     count = max(2, profile.restarts * 2 // 3)
+    encoder = encoder.folded()
     hits = sift(encoder, images, profile, seed=seed) if hits is None else hits
     warm = best_places(hits, count // 2)
     start = partial(boxes, warm, count, encoder.image_size, budget=LARGE_BUDGET)
