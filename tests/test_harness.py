@@ -1001,9 +1001,11 @@ def test_the_battery_is_sifted_once_and_the_inversion_starts_from_it(
     sifted: list[int] = []
     given: list[object] = []
 
-    def sift(encoder: Encoder, candidates: list[object], images: torch.Tensor, **_: object) -> str:
+    def sift(
+        encoder: Encoder, candidates: list[object], images: torch.Tensor, **_: object
+    ) -> list[str]:
         sifted.append(len(images))
-        return "hits"
+        return ["hit"]
 
     def invert(encoder: Encoder, images: torch.Tensor, **options: object) -> float:
         given.append(options["hits"])
@@ -1012,13 +1014,13 @@ def test_the_battery_is_sifted_once_and_the_inversion_starts_from_it(
     monkeypatch.setattr(battery, "sift", sift)
     monkeypatch.setattr(inversion, "invert", invert)
     source = """
-    def check_a(battery_hits): assert battery_hits == "hits"
-    def check_b(inversion, battery_hits): assert battery_hits == "hits"
+    def check_a(battery_hits): assert battery_hits == ("hit",)
+    def check_b(inversion, battery_hits): assert battery_hits == ("hit",)
     """
     findings = run(state, write(tmp_path / "check_it.py", source))
     assert [finding.outcome for finding in findings.values()] == [PASSED] * 2
     assert sifted == [state.profile.battery_images]
-    assert given == ["hits"]
+    assert given == [("hit",)]
 
 
 def test_a_limit_set_by_hand_needs_no_clean_encoders_and_ends_the_search(

@@ -74,7 +74,7 @@ def clean_split(request: pytest.FixtureRequest) -> CleanSplit:
 
 
 @pytest.fixture
-def battery_hits(request: pytest.FixtureRequest) -> list[Hit]:
+def battery_hits(request: pytest.FixtureRequest) -> tuple[Hit, ...]:
     """The battery's triggers by what they do to a few search images, best first; once per scan."""
     scan = _scan(request)
     return scan.battery(scan.progress_of(_record(request).info))

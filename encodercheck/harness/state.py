@@ -184,14 +184,12 @@ class Scan:
 
         return progress
 
-    def _sift(self, progress: Progress) -> list[Hit]:
-        from encodercheck.methods import battery
+    def _sift(self, progress: Progress) -> tuple[Hit, ...]:
+        from encodercheck.methods.inversion import sift
 
-        state = self.state
+        state, images = self.state, self.state.images.search_images()
         with self.lender.unspoiled() as encoder, isolated(state.seed, "battery"):
-            candidates = battery.triggers(encoder.image_size, seed=state.seed)
-            few = state.images.search_images()[: state.profile.battery_images]
-            return battery.sift(encoder, candidates, few, progress=progress)
+            return tuple(sift(encoder, images, state.profile, seed=state.seed, progress=progress))
 
     def _invert(self, progress: Progress) -> Inversion:
         from encodercheck.methods.inversion import invert

@@ -155,10 +155,12 @@ def invert_faint(
     return _search(encoder, images, [additive, blend], settings)
 
 
-def sift(encoder: Encoder, images: Tensor, profile: Profile, *, seed: int) -> list[Hit]:
+def sift(
+    encoder: Encoder, images: Tensor, profile: Profile, *, seed: int, progress: Progress = silent
+) -> list[Hit]:
     """Return the hits of the whole battery on the first few of ``images`` (N, 3, H, W)."""
     candidates = battery.triggers(encoder.image_size, seed=seed)
-    return battery.sift(encoder, candidates, images[: profile.battery_images])
+    return battery.sift(encoder, candidates, images[: profile.battery_images], progress=progress)
 
 
 def best_places(hits: Sequence[Hit], count: int) -> list[Trigger]:
