@@ -21,10 +21,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks import zoo
-from benchmarks.intervals import area, share
+from benchmarks.intervals import area, share, surprise
 from encodercheck.encoder import Encoder
 from encodercheck.harness.state import ScanState
 from encodercheck.methods import ascent, collapse, families, inversion
+from encodercheck.methods.null import GAIN
 from encodercheck.trigger import Trigger
 
 TARGETS = 12
@@ -113,10 +114,10 @@ def clusters(unit: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 def anomaly(free: float, targeted: Sequence[float]) -> float:
     """Return the free search's distance from the targeted ones, in robust deviations."""
-    scores = [-math.log(max(1 - gain, 1e-4)) for gain in targeted]
+    scores = [GAIN.forward(gain) for gain in targeted]
     middle = statistics.median(scores)
     deviation = 1.4826 * statistics.median(abs(score - middle) for score in scores)
-    return (-math.log(max(1 - free, 1e-4)) - middle) / max(deviation, 0.05)
+    return (GAIN.forward(free) - middle) / max(deviation, 0.05)
 
 
 def whitened(reference: Tensor, clean: Tensor, stamped: Tensor) -> tuple[float, float]:
@@ -135,19 +136,19 @@ def whitened(reference: Tensor, clean: Tensor, stamped: Tensor) -> tuple[float, 
 
 def table(rows: list[Row], scans: list[Row]) -> list[str]:
     """Return how each does with one limit for all, set on even seeds; beside it what decides."""
+    if not rows:
+        return ["Not measured."]
     lines = [
         "| statistic | limit | clean that failed | patch attacks that failed | other attacks that "
         f"failed | AUROC | {' | '.join(f'AUROC, {a}' for a in zoo.PRETRAINING)} |",
         f"|{' --- |' * (6 + len(zoo.PRETRAINING))}",
     ]
-    if not rows:
-        return ["Not measured."]
     for name, title in STATISTICS.items():
         limit = best_limit([row for row in rows if not row["reported"]], name)
         reported = [(row, row[name], row[name] > limit) for row in rows if row["reported"]]
         lines.append(_line(title, f"{limit:.3g}", reported))
     decided = [
-        (row, -math.log(max(row["values"]["EC202"]["p"], 1e-12)), _fails(row))
+        (row, surprise(row["values"]["EC202"]["p"]), _fails(row))
         for row in scans
         if row["reported"] and row["values"]["EC202"]["p"] is not None
     ]

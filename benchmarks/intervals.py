@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 Z = 1.96
 RESAMPLES = 2000
+LEAST_P = 1e-12
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
@@ -23,6 +24,11 @@ def share(hits: int, n: int) -> str:
     """Return "7 of 8 (0.53 to 0.98)": the count, and Wilson's interval."""
     low, high = wilson(hits, n)
     return f"{hits} of {n} ({low:.2f} to {high:.2f})"
+
+
+def surprise(p: float | None) -> float:
+    """Return minus the logarithm of a p-value, a score to rank by; 0 where there is none."""
+    return -math.log(max(p, LEAST_P)) if p is not None else 0.0
 
 
 def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:

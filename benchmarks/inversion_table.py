@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import alternatives, early_stopping, zoo
-from benchmarks.intervals import area, share
+from benchmarks.intervals import area, share, surprise
 from encodercheck.cache import atomic_write_text
 from encodercheck.nulls import Nulls
 
@@ -17,7 +16,6 @@ Row = dict[str, Any]
 PAGE = Path(__file__).parents[1] / "docs" / "inversion.md"
 CHECKS = ("EC102", "EC201", "EC202", "EC203", "EC204")
 KINDS = (*zoo.PATCHES, *zoo.OTHERS)
-LEAST_P = 1e-12
 # Looked at before the search was last changed; everything else was not.
 SEEN = (1, 3)
 
@@ -73,7 +71,7 @@ def write(rows: list[Row]) -> None:
         *every(scans, references, triggers),
     ]
     if refused:
-        lines += ["", "## Attacks that did not take", ""]
+        lines += ["", "## Refused by their certificates", ""]
         lines += [f"- {name(row)}: {row['refused']}" for row in refused]
     atomic_write_text(PAGE, "\n".join([*lines, ""]))
 
@@ -85,7 +83,7 @@ def coverage(scans: list[Row], refused: list[Row]) -> str:
     clean = sum(row["kind"] == "clean" for row in done)
     return (
         f"Measured are {clean} clean and {len(done) - clean} poisoned encoders of the zoo's "
-        f"{len(planned)} to report on; {len(refused)} attacks did not take."
+        f"{len(planned)} to report on; {len(refused)} were refused, see the end."
     )
 
 
@@ -105,7 +103,7 @@ def verdicts(scans: list[Row], references: list[Row]) -> list[str]:
                 check,
                 scans,
                 lambda row, check=check: row["outcomes"][check] == "failed",
-                lambda row, check=check: _surprise(row["values"][check]["p"]),
+                lambda row, check=check: surprise(row["values"][check]["p"]),
             )
         )
     lines.append(
@@ -134,7 +132,7 @@ def left_out(known: Nulls) -> str:
         alarms += any(null.p_value(values[c]) < null.alpha for c, null in nulls.items())
     count = len(known.encoders)
     return (
-        "The clean encoders of even seeds, each against a null of the others of its architecture "
+        "The null's own clean encoders, each against the others of its architecture "
         f"(its own search not stopped early): {share(alarms, count)} would fail."
     )
 
@@ -213,11 +211,7 @@ def _failed(row: Row) -> bool:
 
 def _suspicion(row: Row) -> float:
     """Return the suite's score: the surprise of its most surprised check."""
-    return max(_surprise(row["values"][check]["p"]) for check in CHECKS)
-
-
-def _surprise(p: float | None) -> float:
-    return -math.log(max(p, LEAST_P)) if p is not None else 0.0
+    return max(surprise(row["values"][check]["p"]) for check in CHECKS)
 
 
 def _count(fails: Callable[[Row], bool], rows: Iterable[Row]) -> str:
