@@ -36,7 +36,7 @@ PROFILES = {
             restarts=8,
             steps=25,
             decree_steps=40,
-            battery_images=6,
+            battery_images=4,
         ),
         Profile(
             "standard",
@@ -46,7 +46,7 @@ PROFILES = {
             restarts=12,
             steps=40,
             decree_steps=80,
-            battery_images=6,
+            battery_images=4,
         ),
         Profile(
             "thorough",

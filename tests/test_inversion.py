@@ -12,7 +12,7 @@ from encodercheck.images import procedural
 from encodercheck.images.split import CleanSplit
 from encodercheck.methods import ascent, battery, collapse, inversion
 from encodercheck.methods.families import Additive, Blend, Box, boxes, pixel_masks
-from encodercheck.methods.stopping import FOUND, HOPELESS, LOOKS, SMOOTH, Stopping
+from encodercheck.methods.stopping import FOUND, LOOKS, SMOOTH, Stopping
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.profiles import Profile
 
@@ -232,16 +232,16 @@ def test_a_restart_must_show_three_times_in_a_row_to_be_found():
 
 def test_one_lucky_restart_at_a_time_is_as_hopeless_as_none():
     """Few images make scores noisy: each restart is judged by its own mean over several batches."""
-    watch = Stopping(40, limit=0.8, looks=(8,))
+    watch = Stopping(40, limit=0.8, looks={8: 1.25})
     ends = [watch(n, scores(*(0.9 if n % 4 == i else 0.2 for i in range(4)))) for n in range(1, 9)]
     assert ends == [False] * 7 + [True]
     assert watch.ended == "hopeless"
 
 
 def test_a_hopeless_search_is_given_up_at_a_look_and_nowhere_else():
-    for first in LOOKS:
+    for first, left in LOOKS.items():
         watch = Stopping(40, limit=0.8)
-        low = 1 - HOPELESS * 0.2 - 0.01
+        low = 1 - left * 0.2 - 0.01
         ends = [
             watch(number, scores(0.85 if number <= first - SMOOTH else low))
             for number in range(1, first + 1)

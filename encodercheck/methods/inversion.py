@@ -9,7 +9,7 @@ steps where one over free pixels, which comes next, may need hundreds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -35,8 +35,10 @@ LARGE_BUDGET = 0.12
 ADDITIVE_BOUND = 16 / 255
 BLEND_STRENGTH = 0.2
 FAINT_RESTARTS = 4
+# It takes its time: the looks of the others' first steps would end it too soon.
+FAINT_LOOKS = {step: left for step, left in LOOKS.items() if step >= 16}
 # What candidates are put in order on.
-RANKING_IMAGES = 32
+RANKING_IMAGES = 16
 # A search over several families ends as the one that came furthest.
 ENDS = ("found", "exhausted", "hopeless")
 
@@ -124,7 +126,7 @@ def invert_large(
     start = partial(boxes, warm, count, encoder.image_size, budget=LARGE_BUDGET)
     half = replace(profile, steps=profile.steps // 2)
     # So much of an image takes clean embeddings far as well: only the end tells.
-    settings = _Settings(half, seed, limit, (), progress)
+    settings = _Settings(half, seed, limit, {}, progress)
     return _search(encoder, images, [start], settings)
 
 
@@ -151,7 +153,7 @@ def invert_faint(
     def blend(*, generator: torch.Generator, device: torch.device) -> Family:
         return Blend([torch.rand(shape, generator=generator).to(device)], BLEND_STRENGTH)
 
-    settings = _Settings(profile, seed, limit, LOOKS[1:], progress)
+    settings = _Settings(profile, seed, limit, FAINT_LOOKS, progress)
     return _search(encoder, images, [additive, blend], settings)
 
 
@@ -198,7 +200,7 @@ class _Settings:
     profile: Profile
     seed: int
     limit: float | None
-    looks: Sequence[int]
+    looks: Mapping[int, float]
     progress: Progress
 
 

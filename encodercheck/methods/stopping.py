@@ -3,27 +3,27 @@
 A search is there to tell on which side of a limit the best trigger lies. It is found when a restart
 lies so far beyond the limit on three batches in a row that held-out images will hardly disagree;
 they are asked anyway, so that a clean encoder pays nothing for an early end. It is hopeless when at
-one of a few looks every restart, over its last batches, is still well on the near side: such a
-search may have been about to find a trigger after all, and docs/inversion.md counts how often it
-was. Who sets limits searches without one, to the end.
+one of a few looks every restart, over its last batches, is still well on the near side, at the
+first look far on it: such a search may have been about to find a trigger after all, and
+docs/inversion.md counts how often it was. Who sets limits searches without one, to the end.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from encodercheck.progress import Progress, silent
 
-# A found trigger leaves at most the first, a hopeless search at least the second, as multiples of
-# what the limit leaves of the spread.
+# A found trigger leaves at most this multiple of what the limit leaves of the spread.
 FOUND = 0.5
-HOPELESS = 1.25
 FOUND_STEPS = 3
-LOOKS = (8, 16, 24, 32)
+# The steps at which to look, with the multiple that a hopeless search leaves at least.
+LOOKS: Mapping[int, float] = MappingProxyType({5: 2.0, 8: 1.25, 16: 1.25, 24: 1.25, 32: 1.25})
 SMOOTH = 4
 
 
@@ -38,7 +38,7 @@ class Stopping:
         steps: int,
         *,
         limit: float | None = None,
-        looks: Sequence[int] = LOOKS,
+        looks: Mapping[int, float] = LOOKS,
         progress: Progress = silent,
     ) -> None:
         self.trace: list[float] = []
@@ -46,7 +46,7 @@ class Stopping:
         self._steps, self._progress = steps, progress
         self._looks = looks
         self._recent: list[Tensor] = []
-        self._hopeless = -math.inf if limit is None else 1 - HOPELESS * (1 - limit)
+        self._left = math.inf if limit is None else 1 - limit
         self._found = math.inf if limit is None else 1 - FOUND * (1 - limit)
 
     def __call__(self, step: int, scores: Tensor) -> bool:
@@ -58,6 +58,6 @@ class Stopping:
         lately = torch.stack(self._recent).mean(0).max()
         if len(self._recent) >= FOUND_STEPS and float(steadily) >= self._found:
             self.ended = "found"
-        elif step in self._looks and float(lately) < self._hopeless:
+        elif 1 - float(lately) > self._looks.get(step, math.inf) * self._left:
             self.ended = "hopeless"
         return self.ended != "exhausted"
