@@ -16,9 +16,7 @@ killed goes on where it was. ``--part 1/2`` shares the work between processes.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -29,12 +27,10 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from filelock import FileLock
 
 from benchmarks import alternatives, early_stopping, reference, zoo
+from benchmarks.rows import Rows
 from encodercheck import fixtures, load, scanning
-from encodercheck.cache import atomic_write_text
-from encodercheck.errors import FixtureError
 from encodercheck.harness.state import ScanState
 from encodercheck.images import procedural
 from encodercheck.methods import collapse
@@ -42,7 +38,7 @@ from encodercheck.nulls import SHIPPED, CleanEncoder, Nulls
 from encodercheck.report import Report
 
 ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "docs" / "inversion.json"
+ROWS = Rows(ROOT / "docs" / "inversion.json")
 CHECKS = {"EC102": "gain", "EC201": "pl1", "EC202": "gain", "EC203": "gain", "EC204": "gain"}
 PROFILE = "standard"
 # Clean encoders that were trained on images like those of a scan. The fixtures of other seeds are
@@ -65,7 +61,7 @@ def main() -> None:
     if options.action == "table":
         from benchmarks.inversion_table import write
 
-        write(rows())
+        write(ROWS.read())
         return
     if options.action == "nulls":
         make_nulls(index - 1, count)
@@ -75,7 +71,8 @@ def main() -> None:
         chosen = (member for member in chosen if member.reported)
     for number, member in enumerate(chosen):
         if number % count == index - 1:
-            add(options.action, member, options.seconds)
+            kind, measure = KINDS[options.action]
+            ROWS.add(kind, member, partial(measure, member, options.seconds))
 
 
 def make_nulls(index: int, count: int) -> None:
@@ -91,7 +88,7 @@ def make_nulls(index: int, count: int) -> None:
         if number % count != index or any(name == e.name for e in Nulls.read(SHIPPED).encoders):
             continue
         encoder = CleanEncoder.of(run(build().path, seed, calibrating=True), name=name)
-        with FileLock(ROWS.with_suffix(".lock")):
+        with ROWS.lock:
             known = Nulls.read(SHIPPED)
             encoders = (*known.encoders, encoder)
             replace(known, encoders=encoders, versions=scanning.versions()).write(SHIPPED)
@@ -171,34 +168,6 @@ KINDS: dict[str, tuple[str, Callable[[zoo.Member, float], dict[str, Any]]]] = {
     "stopping": ("stopping", stop),
     "alternatives": ("alternative", compare),
 }
-
-
-def add(action: str, member: zoo.Member, seconds: float) -> None:
-    """Measure a member unless it has been, and keep the row."""
-    kind, measure = KINDS[action]
-    key = {"architecture": member.architecture, "kind": member.kind, "seed": member.seed}
-    # What was refused once would be trained again only to be refused again.
-    known = [row for row in rows() if key.items() <= row.items()]
-    if any(row["what"] == kind or "refused" in row for row in known):
-        return
-    started = time.monotonic()
-    try:
-        result = measure(member, seconds)
-    except FixtureError as error:
-        result = {"refused": str(error)}
-    row = {"what": kind, **key, "reported": member.reported, **result}
-    row["threads"] = torch.get_num_threads()
-    with FileLock(ROWS.with_suffix(".lock")):
-        everything = [*rows(), row]
-        text = ",\n".join(json.dumps(one) for one in everything)
-        atomic_write_text(ROWS, f"[\n{text}\n]\n")
-    print(f"{time.monotonic() - started:.0f} s {json.dumps(row)}", flush=True)
-
-
-def rows() -> list[dict[str, Any]]:
-    """Return the rows so far."""
-    found: list[dict[str, Any]] = json.loads(ROWS.read_text()) if ROWS.exists() else []
-    return found
 
 
 if __name__ == "__main__":

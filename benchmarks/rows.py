@@ -1,0 +1,55 @@
+"""Rows of measurements in a data file: added one by one, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from benchmarks import zoo
+from encodercheck.cache import atomic_write_text
+from encodercheck.errors import FixtureError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows in a JSON file, one a line; several processes may add to them."""
+
+    path: Path
+
+    def read(self) -> list[Row]:
+        """Return the rows so far."""
+        found: list[Row] = json.loads(self.path.read_text()) if self.path.exists() else []
+        return found
+
+    @property
+    def lock(self) -> FileLock:
+        """What to hold while files of the measurements are rewritten."""
+        return FileLock(self.path.with_suffix(".lock"))
+
+    def add(self, what: str, member: zoo.Member, measure: Callable[[], Row]) -> None:
+        """Measure a member of the zoo unless it has been, and keep the row."""
+        key = {"architecture": member.architecture, "kind": member.kind, "seed": member.seed}
+        # What was refused once would be trained again only to be refused again.
+        known = [row for row in self.read() if key.items() <= row.items()]
+        if any(row["what"] == what or "refused" in row for row in known):
+            return
+        started = time.monotonic()
+        try:
+            result = measure()
+        except FixtureError as error:
+            result = {"refused": str(error)}
+        row = {"what": what, **key, "reported": member.reported, **result}
+        row["threads"] = torch.get_num_threads()
+        with self.lock:
+            text = ",\n".join(json.dumps(one) for one in [*self.read(), row])
+            atomic_write_text(self.path, f"[\n{text}\n]\n")
+        print(f"{time.monotonic() - started:.0f} s {json.dumps(row)}", flush=True)
