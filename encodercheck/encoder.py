@@ -92,6 +92,11 @@ class Encoder:
         """The number of weights, buffers not counted."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients flow from the embeddings to the images; not through a black box."""
+        return bool(getattr(self.module, "differentiable", True))
+
     def __call__(self, images: Tensor) -> Tensor:
         """Embed images.
 
@@ -255,8 +260,12 @@ class Encoder:
             "parameters": self.parameters,
         }
 
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return what the module gets for images (N, 3, H, W) in [0, 1]."""
+        return (images.to(self.device) - self._mean) / self._std
+
     def _forward(self, images: Tensor) -> Tensor:
-        embeddings: Tensor = self.module((images - self._mean) / self._std)
+        embeddings: Tensor = self.module(self.normalised(images))
         return embeddings.flatten(1).float()
 
 

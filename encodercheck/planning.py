@@ -79,7 +79,7 @@ def plan(
         AmbiguousArchitecture: architectures that compute different features fit.
         ConfigError: an argument cannot work.
     """
-    _check_preprocessing(image_size, mean, std)
+    check_preprocessing(image_size, mean, std)
     files = locate(model)
     checkpoint = files.open()
     metadata = read_metadata(checkpoint)
@@ -95,7 +95,7 @@ def plan(
         found = _declared(checkpoint, files, metadata) or _recognised(checkpoint, metadata)
     return replace(
         found,
-        preprocessing=_overridden(found.preprocessing, image_size, mean, std),
+        preprocessing=overridden(found.preprocessing, image_size, mean, std),
         text_tower=text_tower(found.checkpoint, set(found.key_map)),
         notes=(*files.notes, *found.notes),
     )
@@ -422,12 +422,13 @@ def _way_out(checkpoint: Checkpoint, metadata: Metadata) -> str:
     return "pass the --arch that it was trained with"
 
 
-def _overridden(
+def overridden(
     preprocessing: Preprocessing,
     image_size: int | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Preprocessing:
+    """Return the preprocessing with what the command line says of it going first."""
     for name, value in (("image_size", image_size), ("mean", mean), ("std", std)):
         if value is not None:
             chosen = value if isinstance(value, int) else tuple(map(float, value))
@@ -435,9 +436,14 @@ def _overridden(
     return preprocessing
 
 
-def _check_preprocessing(
+def check_preprocessing(
     image_size: int | None, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> None:
+    """See that what the command line says of the preprocessing can work.
+
+    Raises:
+        ConfigError: it cannot.
+    """
     if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIZE:
         raise ConfigError(f"--image-size {image_size}: must lie between 1 and {MAX_IMAGE_SIZE}")
     for option, values in (("--mean", mean), ("--std", std)):

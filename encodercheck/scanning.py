@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from encodercheck import blackbox
+from encodercheck.encoder import Encoder
 from encodercheck.errors import ConfigError
 from encodercheck.harness.listener import Listener, SilentListener
 from encodercheck.harness.runner import run_suite, suite
@@ -22,11 +24,11 @@ from encodercheck.memory import used_with
 from encodercheck.nulls import Nulls
 from encodercheck.profiles import PROFILES
 from encodercheck.report import Report
+from encodercheck.weights.metadata import callable_spec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from encodercheck.encoder import Encoder
     from encodercheck.progress import Progress
 
 VERSIONED = ("encodercheck", "torch", "torchvision", "pytest", "safetensors", "numpy")
@@ -34,7 +36,7 @@ FIXTURE_PREFIX = "fixture:"
 
 
 def prepare(
-    model: str | Path | Encoder,
+    model: str | Path | Encoder | None,
     *,
     arch: str | None = None,
     image_size: int | None = None,
@@ -51,9 +53,10 @@ def prepare(
 ) -> ScanState:
     """Load ``model`` and the images for a scan with them.
 
-    ``model`` is a .safetensors file, a folder, ``fixture:NAME``, or an Encoder; ``images`` a
-    folder, or None for the embedded generator; ``null`` a file of further clean encoders to compare
-    with; ``max_memory`` how many bytes the encoder may take at work; ``building`` hears how far the
+    ``model`` is a .safetensors file, a folder, ``fixture:NAME``, or an Encoder, or None for the
+    black box that ``arch`` names as ``package.module:callable``; ``images`` a folder, or None for
+    the embedded generator; ``null`` a file of further clean encoders to compare with;
+    ``max_memory`` how many bytes the encoder may take at work; ``building`` hears how far the
     generation of a fixture is.
 
     Raises:
@@ -62,17 +65,21 @@ def prepare(
     if profile not in PROFILES:
         raise ConfigError(f"profile {profile!r}: choose one of {', '.join(PROFILES)}")
     nulls = Nulls.shipped() if null is None else Nulls.shipped().merged(Nulls.read(null))
-    if isinstance(model, str | Path):
-        path = resolve(str(model), building)
-        read = partial(load, arch=arch, image_size=image_size, mean=mean, std=std)
-        encoder = read(path, device=device)
-        # A check may change the working directory; a model on a hub has no place in it.
-        place = Path(path).absolute() if Path(path).exists() else path
-        restore = partial(_weights, read, place)
-        # A report says what the user said, not where the cache keeps a fixture.
-        encoder.provenance = replace(encoder.provenance, path=str(model))
+    read = partial(load, arch=arch, image_size=image_size, mean=mean, std=std)
+    restore = None
+    if isinstance(model, Encoder):
+        encoder = model
     else:
-        encoder, restore = model, None
+        encoder, place = open_encoder(
+            model,
+            arch=arch,
+            image_size=image_size,
+            mean=mean,
+            std=std,
+            device=device,
+            building=building,
+        )
+        restore = partial(_weights, read, place) if place is not None else None
     if max_memory is not None:
         encoder.limit_memory(max_memory)
     effort = PROFILES[profile]
@@ -85,9 +92,41 @@ def prepare(
         profile=effort,
         artifacts_dir=artifacts,
         image_set=image_set.describe(),
+        further=source.Further(
+            images, effort.decoder_images, encoder.image_size, seed, after=count
+        ),
         restore=restore,
         nulls=nulls,
     )
+
+
+def open_encoder(
+    model: str | Path | None,
+    *,
+    arch: str | None = None,
+    image_size: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    device: str = "auto",
+    building: Progress | None = None,
+) -> tuple[Encoder, str | Path | None]:
+    """Return the encoder that the arguments of :func:`prepare` name, and where its weights are.
+
+    A black box has none.
+
+    Raises:
+        EncoderCheckError: the model or an option is unusable; the message says why.
+    """
+    if model is None:
+        spec = callable_spec(arch)
+        box = blackbox.ask(spec, image_size=image_size, mean=mean, std=std, device=device)
+        return box, None
+    path = resolve(str(model), building)
+    encoder = load(path, arch=arch, image_size=image_size, mean=mean, std=std, device=device)
+    # A report says what the user said, not where the cache keeps a fixture.
+    encoder.provenance = replace(encoder.provenance, path=str(model))
+    # A check may change the working directory; a model on a hub has no place in it.
+    return encoder, Path(path).absolute() if Path(path).exists() else path
 
 
 def _weights(read: Callable[..., Encoder], model: str | Path) -> Mapping[str, Tensor]:
@@ -108,7 +147,7 @@ def resolve(model: str, building: Progress | None = None) -> str:
 
 
 def scan(
-    model: str | Path | Encoder,
+    model: str | Path | Encoder | None = None,
     *,
     arch: str | None = None,
     image_size: int | None = None,
@@ -127,6 +166,8 @@ def scan(
 ) -> Report:
     """Run the suite on ``model`` and report what it found.
 
+    Without a ``model``, ``arch="package.module:callable"`` is scanned as a black box: any callable
+    from images (N, 3, H, W) to embeddings (N, D), without weights or gradients.
     ``checks`` are further files or folders of ``check_*.py``; ``keyword`` selects as pytest's
     ``-k`` does; witnesses are written under ``artifacts``, or nowhere. ``null`` is a file that
     ``encodercheck calibrate`` wrote: its clean encoders are compared with, beside the shipped ones.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,15 @@ from encodercheck.cli import options
 
 def command(
     witness: Annotated[Path, typer.Argument(metavar="WITNESS", help="A witness.safetensors.")],
-    model: options.Model,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="A .safetensors file, a model folder, hf://ORG/NAME[@REV], or fixture:NAME; none "
+            "for the black box that --arch names as package.module:callable.",
+            show_default=False,
+        ),
+    ] = None,
     images: options.Images = None,
     count: Annotated[int, typer.Option(metavar="N", min=2, help="How many images.")] = 256,
     arch: options.Arch = None,
@@ -26,6 +35,7 @@ def command(
     ] = None,
 ) -> None:
     """Stamp a saved trigger on fresh images. Exit code 1: it works again; 0: it does not."""
+    from encodercheck import blackbox
     from encodercheck.cli.live import Building
     from encodercheck.cli.output import console
     from encodercheck.images import source
@@ -33,15 +43,17 @@ def command(
     from encodercheck.render import console as render
     from encodercheck.replaying import replay, reproduced
     from encodercheck.scanning import resolve
+    from encodercheck.weights.metadata import callable_spec
     from encodercheck.witness import Witness
 
     saved = Witness.load(witness)
     with console() as screen:
-        with Building(screen, model) as building:
-            path = resolve(model, building)
-        encoder = load(
-            path, arch=arch, image_size=image_size, mean=mean, std=std, device=device.value
-        )
+        if model is None:
+            read = partial(blackbox.ask, callable_spec(arch))
+        else:
+            with Building(screen, model) as building:
+                read = partial(load, resolve(model, building), arch=arch)
+        encoder = read(image_size=image_size, mean=mean, std=std, device=device.value)
         fresh = seed if seed is not None else saved.seed + 1
         chosen = source.collect(images, count, size=encoder.image_size, seed=fresh)
         measured = replay(encoder, saved, chosen.images)

@@ -14,6 +14,7 @@ import typer
 from encodercheck.cli import options
 from encodercheck.cli.output import STDOUT, console, require_writable, require_writable_folder
 from encodercheck.errors import EncoderCheckError
+from encodercheck.weights.metadata import callable_spec
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 
 def command(
     models: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="MODEL...",
-            help=".safetensors files, model folders, hf://ORG/NAME, fixture:NAME.",
+            metavar="[MODEL...]",
+            help=".safetensors files, model folders, hf://ORG/NAME, fixture:NAME; none for the "
+            "black box that --arch names as package.module:callable.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     images: options.Images = None,
     checks: options.Checks = None,
     keyword: Annotated[
@@ -56,12 +59,14 @@ def command(
     ] = False,
 ) -> None:
     """Scan encoders for backdoors. Exit code 0: nothing found; 1: a check failed; 2: no verdict."""
+    targets: list[str | None] = [*models] if models else [None]
+    names = models or [callable_spec(arch)]
     require_writable(json)
     require_writable_folder(_existing_parent(artifacts))
     reports: list[Report] = []
     codes: list[int] = []
     with console(stderr=str(json) == STDOUT) as screen:
-        for model, folder in zip(models, _folder_names(models), strict=True):
+        for model, folder in zip(targets, _folder_names(names), strict=True):
             try:
                 report = _scan_one(
                     screen,
@@ -82,7 +87,7 @@ def command(
                     max_memory=max_memory,
                 )
             except EncoderCheckError as error:
-                if len(models) == 1:
+                if len(targets) == 1:
                     raise
                 screen.print(f"{model}: {error}\n", style="bold red")
                 codes.append(2)
@@ -96,7 +101,7 @@ def command(
 
 def _scan_one(
     screen: Console,
-    model: str,
+    model: str | None,
     *,
     checks: list[Path],
     keyword: str | None,
@@ -105,12 +110,13 @@ def _scan_one(
 ) -> Report:
     """Load, show the header, run the suite, show the verdict."""
     started = time.monotonic()
-    refuse_early(model, options["arch"])
+    if model is not None:
+        refuse_early(model, options["arch"])
     with screen.status("loading") if screen.is_terminal else nullcontext():
         from encodercheck import scanning
         from encodercheck.cli.live import Building, header, listening
         from encodercheck.render import console as render
-    with Building(screen, model) as building:
+    with Building(screen, model or "") as building:
         state = scanning.prepare(model, building=building, **options)
     screen.print(header(state))
     screen.print()

@@ -77,7 +77,11 @@ def scores_and_gradients(
 
     Restarts go through the encoder in groups that fit its batch size, each with a backward pass of
     its own, so that memory does not grow with their number.
+
+    Raises:
+        CheckInconclusive: the encoder is a black box.
     """
+    collapse.require_gradients(encoder)
     together = max(1, encoder.batch_size // len(images))
     parts = []
     for start in range(0, len(family), together):

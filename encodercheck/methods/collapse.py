@@ -97,6 +97,18 @@ def require_spread(mean: float, count: int) -> None:
         )
 
 
+def require_gradients(encoder: Encoder) -> None:
+    """Demand that a search can follow the encoder's gradients; ask before anything costly.
+
+    Raises:
+        CheckInconclusive: it is a black box.
+    """
+    if not encoder.differentiable:
+        raise CheckInconclusive(
+            "a black box has no gradients to search triggers by: scan its weights to decide this"
+        )
+
+
 def base_cosine(encoder: Encoder, images: Tensor) -> float:
     """Return the mean cosine of unstamped images (N, 3, H, W): the level a trigger starts from.
 

@@ -59,8 +59,10 @@ def minimise(
         The smallest trigger of each restart that reached the target, the smallest first.
 
     Raises:
-        CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped.
+        CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped, or
+            the encoder is a black box.
     """
+    collapse.require_gradients(encoder)
     encoder = encoder.folded()
     base = collapse.base_cosine(encoder, images)
     target = base + target_gain * (1 - base)

@@ -90,8 +90,10 @@ def invert(
     :mod:`encodercheck.methods.stopping`.
 
     Raises:
-        CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped.
+        CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped, or
+            the encoder is a black box.
     """
+    collapse.require_gradients(encoder)
     encoder = encoder.folded()
     hits = sift(encoder, images, profile, seed=seed) if hits is None else hits
     size, count = encoder.image_size, profile.restarts
@@ -119,6 +121,7 @@ def invert_large(
 
     Arguments and exceptions as for :func:`invert`.
     """
+    collapse.require_gradients(encoder)
     count = max(2, profile.restarts * 2 // 3)
     encoder = encoder.folded()
     hits = sift(encoder, images, profile, seed=seed) if hits is None else hits
@@ -208,6 +211,7 @@ def _search(
     encoder: Encoder, images: Tensor, starts: Sequence[Start], settings: _Settings
 ) -> Inversion:
     """Search one family after another, until a trigger is found."""
+    collapse.require_gradients(encoder)
     encoder = encoder.folded()
     images = images.to(encoder.device)
     embeddings = collapse.finite_embeddings(encoder, images)

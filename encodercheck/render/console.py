@@ -109,7 +109,7 @@ def verdict(report: Report) -> Text:
     witness = next((found.witness for found in report.findings if found.witness), None)
     if witness:
         text.append("\nSee the trigger work again:\n  ")
-        text.append(f"encodercheck replay {quoted(witness)} {quoted(report.model['path'])}")
+        text.append(f"encodercheck replay {quoted(witness)} {_subject(report.model)}")
     elif counts[Outcome.INCONCLUSIVE] and report.exit_code == 0:
         undecided = counts[Outcome.INCONCLUSIVE]
         checks = "1 check" if undecided == 1 else f"{undecided} checks"
@@ -119,6 +119,12 @@ def verdict(report: Report) -> Text:
             style="yellow",
         )
     return text
+
+
+def _subject(model: dict[str, Any]) -> str:
+    """Return what a command line names the model by; a black box has a spec and no file."""
+    option = "--arch " if model["architecture"] == f"black box {model['path']}" else ""
+    return f"{option}{quoted(model['path'])}"
 
 
 def memory(used: Memory) -> str:

@@ -124,7 +124,7 @@ def sources(arch: str) -> Iterator[Source]:
             raise ConfigError(f"--arch {quoted(arch)}: {_unknown(split(name)[0], [owner])}")
         yield source
     else:
-        yield Source(arch, partial(_call, arch, owner, name), own_code=True, loose_head=True)
+        yield Source(arch, partial(_call, arch), own_code=True, loose_head=True)
 
 
 def split(spec: str) -> tuple[str, dict[str, Any]]:
@@ -367,18 +367,31 @@ def _preprocessing(
     return Preprocessing(int(size), (red, green, blue), (red_std, green_std, blue_std), source)
 
 
-def _call(arch: str, module_name: str, attribute: str) -> nn.Module:
-    """Import the user's callable and call it."""
-    shown = f"--arch {quoted(arch)}"
+def imported(spec: str) -> Callable[..., Any]:
+    """Import the user's ``package.module:callable``.
+
+    Raises:
+        ConfigError: it cannot be imported, or is no callable.
+    """
+    shown = f"--arch {quoted(spec)}"
+    module_name, _, attribute = spec.partition(":")
     if not module_name or not attribute:
         raise ConfigError(f"{shown}: expected package.module:callable")
     with _current_directory_importable():
         try:
-            function = reduce(getattr, attribute.split("."), import_module(module_name))
+            function: object = reduce(getattr, attribute.split("."), import_module(module_name))
         except (Exception, SystemExit) as error:
             raise ConfigError(f"{shown}: cannot be imported: {reason(error)}") from error
-        if not callable(function):
-            raise ConfigError(f"{shown}: is of type {type(function).__name__}, not a callable")
+    if not callable(function):
+        raise ConfigError(f"{shown}: is of type {type(function).__name__}, not a callable")
+    return function
+
+
+def _call(arch: str) -> nn.Module:
+    """Import the user's callable and call it."""
+    shown = f"--arch {quoted(arch)}"
+    function = imported(arch)
+    with _current_directory_importable():
         try:
             module = function()
         except (Exception, SystemExit) as error:

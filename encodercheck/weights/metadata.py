@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from encodercheck.errors import LoadError
+from encodercheck.errors import ConfigError, LoadError
 from encodercheck.preprocessing import Triple
 from encodercheck.weights.checkpoint import Checkpoint
 from encodercheck.weights.header import located, quoted, strict_json
@@ -38,6 +38,20 @@ class Metadata:
     def preprocessing(self) -> dict[str, Any]:
         """The parts of the preprocessing, None where it is silent."""
         return {"image_size": self.image_size, "mean": self.mean, "std": self.std}
+
+
+def callable_spec(arch: str | None) -> str:
+    """Return ``arch`` where it is a ``package.module:callable``: what to scan without a model.
+
+    Raises:
+        ConfigError: it is not, so that there is nothing to scan.
+    """
+    if arch is None or ":" not in arch or arch.partition(":")[0] in LIBRARIES:
+        raise ConfigError(
+            "no MODEL: name a .safetensors file, a model folder, hf://ORG/NAME or fixture:NAME, "
+            "or pass --arch package.module:callable for a callable from images to embeddings"
+        )
+    return arch
 
 
 def read_metadata(checkpoint: Checkpoint) -> Metadata:
