@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("action", choices=["nulls", *KINDS, "table"])
     parser.add_argument("--part", default="1/1")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(zoo.SEEDS))
+    parser.add_argument("-k", dest="keyword", help="for nulls: only the checks that match")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="for the reference")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
@@ -64,7 +65,7 @@ def main() -> None:
         write(ROWS.read())
         return
     if options.action == "nulls":
-        make_nulls(index - 1, count)
+        make_nulls(index - 1, count, options.keyword)
         return
     chosen = (member for member in zoo.members() if member.seed in options.seeds)
     if options.action in ("reference", "triggers"):
@@ -75,31 +76,37 @@ def main() -> None:
             ROWS.add(kind, member, partial(measure, member, options.seconds))
 
 
-def make_nulls(index: int, count: int) -> None:
+def make_nulls(index: int, count: int, keyword: str | None) -> None:
     """Measure the clean encoders of even seeds, and others of the embedded world; ship the values.
 
     The file is added to: begin with an empty one, ``{"encoders": []}`` and so on, for a new start.
+    With a ``keyword`` only the checks that match are measured, on the encoders that are there.
     """
     clean = [m for m in zoo.members() if m.kind == "clean" and not m.reported]
     models = {f"{m.architecture}, clouds, seed {m.seed}": (m.build, m.seed) for m in clean}
     for seed in EMBEDDED_SEEDS:
         models[f"fixture clean@{seed}"] = (partial(fixtures.build, "clean", seed=seed), seed)
     for number, (name, (build, seed)) in enumerate(models.items()):
-        if number % count != index or any(name == e.name for e in Nulls.read(SHIPPED).encoders):
+        there = any(name == e.name for e in Nulls.read(SHIPPED).encoders)
+        if number % count != index or there is not bool(keyword):
             continue
-        encoder = CleanEncoder.of(run(build().path, seed, calibrating=True), name=name)
+        report = run(build().path, seed, calibrating=True, keyword=keyword)
+        encoder = CleanEncoder.of(report, name=name)
         with ROWS.lock:
             known = Nulls.read(SHIPPED)
-            encoders = (*known.encoders, encoder)
+            before = {e.name: e for e in known.encoders}
+            values = {**(before[name].values if there else {}), **encoder.values}
+            before[name] = replace(encoder, values=values)
+            encoders = tuple(before.values())
             replace(known, encoders=encoders, versions=scanning.versions()).write(SHIPPED)
         print(name, encoder.values, flush=True)
 
 
-def run(path: Path, seed: int, *, calibrating: bool = False) -> Report:
+def run(path: Path, seed: int, *, calibrating: bool = False, keyword: str | None = None) -> Report:
     """Scan an encoder with default settings and images."""
     state = prepare(path, seed)
     state.calibrating = calibrating
-    return scanning.run(state)
+    return scanning.run(state, keyword=keyword)
 
 
 def prepare(path: Path, seed: int) -> ScanState:

@@ -12,7 +12,8 @@ class Profile:
     ``search`` images are what triggers are searched on; ``held_out`` images are what they are
     scored on; no image is ever both. ``restarts``, ``steps`` and ``batch``, the images of a step,
     are those of budget inversion; ``decree_steps`` are the minimal-mask search's;
-    ``battery_images`` are what the battery is sifted on.
+    ``battery_images`` are what the battery is sifted on, ``decoder_images`` what a decoder learns
+    from.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Profile:
     steps: int
     decree_steps: int
     battery_images: int
+    decoder_images: int
 
 
 PROFILES = {
@@ -37,6 +39,7 @@ PROFILES = {
             steps=25,
             decree_steps=40,
             battery_images=4,
+            decoder_images=1000,
         ),
         Profile(
             "standard",
@@ -47,6 +50,7 @@ PROFILES = {
             steps=40,
             decree_steps=80,
             battery_images=4,
+            decoder_images=1000,
         ),
         Profile(
             "thorough",
@@ -57,6 +61,7 @@ PROFILES = {
             steps=80,
             decree_steps=300,
             battery_images=24,
+            decoder_images=4000,
         ),
     )
 }

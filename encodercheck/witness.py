@@ -147,12 +147,13 @@ def picture(witness: Witness) -> Image.Image:
     for i, (label, pixels) in enumerate(tiles):
         left = gap + i * (side + gap)
         draw.text((left, 2), label, fill="black")
-        canvas.paste(_tile(pixels, side), (left, caption))
+        canvas.paste(tile(pixels, side), (left, caption))
     draw.text((gap, side + caption + 3), witness.sentence(), fill="black")
     return canvas
 
 
-def _tile(pixels: Tensor, side: int) -> Image.Image:
+def tile(pixels: Tensor, side: int) -> Image.Image:
+    """Return pixels (3, H, W) in [0, 1] as a picture of ``side`` x ``side``, enlarged unblurred."""
     from PIL import Image
 
     values = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

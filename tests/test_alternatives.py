@@ -14,7 +14,9 @@ from encodercheck.images.split import CleanImages
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.profiles import Profile
 
-EFFORT = Profile("toy", 24, 24, 6, restarts=4, steps=4, decree_steps=2, battery_images=4)
+EFFORT = Profile(
+    "toy", 24, 24, 6, restarts=4, steps=4, decree_steps=2, battery_images=4, decoder_images=300
+)
 
 
 @pytest.fixture

@@ -37,7 +37,9 @@ PASSED, FAILED, INCONCLUSIVE, ERROR = (
     Outcome.INCONCLUSIVE,
     Outcome.ERROR,
 )
-TOY = Profile("toy", 8, 16, 8, restarts=2, steps=2, decree_steps=2, battery_images=2)
+TOY = Profile(
+    "toy", 8, 16, 8, restarts=2, steps=2, decree_steps=2, battery_images=2, decoder_images=300
+)
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ from encodercheck.profiles import Profile
 
 SIZE = 16
 CPU = torch.device("cpu")
-EFFORT = Profile("test", 12, 24, 12, restarts=6, steps=30, decree_steps=30, battery_images=6)
+EFFORT = Profile(
+    "test", 12, 24, 12, restarts=6, steps=30, decree_steps=30, battery_images=6, decoder_images=300
+)
 
 
 class Backdoored(nn.Module):

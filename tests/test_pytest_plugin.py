@@ -58,7 +58,17 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]
         module = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
         encoder = Encoder(module, preprocessing=Preprocessing(image_size=16))
         saved = {name: values.clone() for name, values in module.state_dict().items()}
-        profile = Profile("toy", 8, 16, 8, restarts=2, steps=2, decree_steps=2, battery_images=2)
+        profile = Profile(
+            "toy",
+            8,
+            16,
+            8,
+            restarts=2,
+            steps=2,
+            decree_steps=2,
+            battery_images=2,
+            decoder_images=300,
+        )
         images = CleanImages.of(torch.rand(24, 3, 16, 16), profile.search)
         return ScanState(encoder, images, options["seed"], profile, restore=lambda: saved)
 

@@ -15,7 +15,9 @@ from encodercheck.profiles import Profile
 from encodercheck.trigger import Trigger
 
 SIZE = 16
-EFFORT = Profile("test", 12, 24, 24, restarts=6, steps=40, decree_steps=40, battery_images=6)
+EFFORT = Profile(
+    "test", 12, 24, 24, restarts=6, steps=40, decree_steps=40, battery_images=6, decoder_images=300
+)
 
 
 class Backdoored(nn.Module):

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from encodercheck.cli import calibrate, checks, fixtures, identify, replay, scan
+from encodercheck.cli import calibrate, checks, fixtures, identify, replay, samples, scan
 from encodercheck.errors import EncoderCheckError
 
 NO_VERDICT = 2
@@ -41,6 +41,7 @@ app = typer.Typer(
 )
 app.command("scan")(scan.command)
 app.command("identify")(identify.command)
+app.command("samples")(samples.command)
 app.command("calibrate")(calibrate.command)
 app.command("checks")(checks.command)
 app.command("replay")(replay.command)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from encodercheck.encoder import Encoder
     from encodercheck.images.split import CleanSplit
     from encodercheck.methods.battery import Hit
+    from encodercheck.methods.dede import Dede
     from encodercheck.methods.inversion import Inversion
     from encodercheck.profiles import Profile
     from encodercheck.progress import Progress
@@ -91,6 +92,22 @@ def inversion(request: pytest.FixtureRequest) -> Inversion:
 def trigger(inversion: Inversion) -> Trigger:
     """The trigger within 3 % of the image that makes embeddings most alike; once per scan."""
     return inversion.trigger
+
+
+@pytest.fixture
+def suspects(request: pytest.FixtureRequest, battery_hits: tuple[Hit, ...]) -> list[Trigger]:
+    """The triggers that were found: the battery's best and, given gradients, the inverted one."""
+    found = [battery_hits[0].trigger]
+    if _scan(request).state.encoder.differentiable:
+        found.append(request.getfixturevalue("trigger"))
+    return found
+
+
+@pytest.fixture
+def dede(request: pytest.FixtureRequest) -> Dede:
+    """A decoder that has learnt to reconstruct clean images from embeddings; once per scan."""
+    scan = _scan(request)
+    return scan.dede(scan.progress_of(_record(request).info))
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from encodercheck.errors import EncoderCheckError, LoadError
+from encodercheck.errors import CheckInconclusive, EncoderCheckError, ImagesError, LoadError
 from encodercheck.harness.isolation import isolated
 from encodercheck.harness.listener import SILENT, CheckInfo, Listener
 from encodercheck.harness.once import Once
 from encodercheck.harness.outcome import describe, first_line
-from encodercheck.methods.null import Null
+from encodercheck.methods.null import SCALES, Null
 from encodercheck.nulls import Nulls
 from encodercheck.report import Direction
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from encodercheck.encoder import Encoder
+    from encodercheck.images.source import Further
     from encodercheck.images.split import CleanImages
     from encodercheck.methods.battery import Hit
+    from encodercheck.methods.dede import Dede
     from encodercheck.methods.inversion import Inversion
     from encodercheck.profiles import Profile
     from encodercheck.progress import Progress
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 # The measurement that the shared inversion is for.
 DECIDES = "EC202.gain"
+# The part of unstamped images that counts as drifted: what a trigger's drift is compared with.
+DRIFT_RATE = 0.03
 
 
 @dataclass
@@ -43,7 +47,8 @@ class ScanState:
     replaces the limits written in checks: ``{"EC201.pl1": 0.05}``. ``restore`` returns the weights
     as they were when the encoder was loaded, by name; without it every check gets a copy of the
     encoder. ``nulls`` are the clean encoders to compare with; while ``calibrating``, a check that
-    lacks them measures all the same.
+    lacks them measures all the same. ``further`` are clean images beside ``images``, to train a
+    decoder on.
     """
 
     encoder: Encoder
@@ -56,6 +61,7 @@ class ScanState:
     restore: Callable[[], Mapping[str, Tensor]] | None = None
     nulls: Nulls = field(default_factory=Nulls.shipped)
     calibrating: bool = False
+    further: Further | None = None
 
     @property
     def device(self) -> torch.device:
@@ -76,7 +82,7 @@ class ScanState:
             profile=self.profile.name,
             images=self.image_set.get("source"),
         )
-        side = Direction.AT_MOST if scale == "gain" else Direction.AT_LEAST
+        side = Direction.AT_MOST if SCALES[scale].harmless > 0 else Direction.AT_LEAST
         fixed = self.limits.get(f"{key}.{side}", self.limits.get(key))
         return replace(found, required=not self.calibrating, fixed=fixed)
 
@@ -175,6 +181,8 @@ class Scan:
         """The battery's triggers by what they do to a few search images, best first."""
         self.inversion = Once(self._invert)
         """What budget inversion found."""
+        self.dede = Once(self._learn)
+        """A decoder that has learnt to reconstruct clean images from their embeddings."""
 
     def progress_of(self, info: CheckInfo) -> Progress:
         """Return a progress function that tells the listener how far the check is."""
@@ -192,8 +200,10 @@ class Scan:
             return tuple(sift(encoder, images, state.profile, seed=state.seed, progress=progress))
 
     def _invert(self, progress: Progress) -> Inversion:
+        from encodercheck.methods.collapse import require_gradients
         from encodercheck.methods.inversion import invert
 
+        require_gradients(self.state.encoder)
         state, hits = self.state, self.battery(progress)
         # Under its own random numbers, so that it does not matter which check asks first.
         with self.lender.unspoiled() as encoder, isolated(state.seed, "inversion"):
@@ -205,6 +215,24 @@ class Scan:
                 seed=state.seed,
                 limit=state.null(DECIDES, scale="gain").decides,
                 progress=progress,
+            )
+
+    def _learn(self, progress: Progress) -> Dede:
+        from encodercheck import decoder_cache
+        from encodercheck.images.source import Further
+        from encodercheck.methods.dede import FEWEST_CLEAN, Settings
+
+        state = self.state
+        further = state.further or Further(
+            None, state.profile.decoder_images, state.encoder.image_size, state.seed
+        )
+        with self.lender.unspoiled() as encoder, isolated(state.seed, "dede"):
+            try:
+                further.require(FEWEST_CLEAN)
+            except ImagesError as error:
+                raise CheckInconclusive(str(error)) from error
+            return decoder_cache.fit(
+                encoder, further, Settings(seed=state.seed), rate=DRIFT_RATE, progress=progress
             )
 
 

@@ -18,9 +18,6 @@ from encodercheck.errors import CheckInconclusive
 
 # Fewer clean encoders than this say nothing about a tail.
 LEAST_ENCODERS = 3
-# However alike the encoders of a null are, the next one may differ by this on the scale's axis.
-LEAST_DEVIATION = 0.15
-
 # The suite judges an encoder by five nulls: so rare a false alarm in each keeps the sum to one in a
 # hundred scans, and triggers still lie far beyond.
 OWN_ALPHA = 0.002
@@ -41,12 +38,15 @@ class Scale:
     """How values become roughly normal, the larger the more suspicious, and how they come back.
 
     ``harmless`` is a limit that every number keeps, ``extreme`` the most suspicious value there is.
+    However alike the encoders of a null are, the next one may differ by ``least_deviation`` on the
+    scale's axis.
     """
 
     forward: Callable[[float], float]
     back: Callable[[float], float]
     harmless: float
     extreme: float
+    least_deviation: float
 
 
 # A gain is judged by the part of the spread that the trigger leaves: 0.99 is to 0.9 as 0.9 to 0.
@@ -55,6 +55,7 @@ GAIN = Scale(
     back=lambda value: 1 - math.exp(min(-value, MOST_EXPONENT)),
     harmless=math.inf,
     extreme=1.0,
+    least_deviation=0.15,
 )
 # A trigger's size: the smaller, the more suspicious.
 SIZE = Scale(
@@ -62,8 +63,17 @@ SIZE = Scale(
     back=lambda value: math.exp(min(-value, MOST_EXPONENT)),
     harmless=-math.inf,
     extreme=0.0,
+    least_deviation=0.15,
 )
-SCALES: Mapping[str, Scale] = {"gain": GAIN, "size": SIZE}
+# What is the logarithm of a ratio already: as it is.
+SHIFT = Scale(
+    forward=lambda shift: shift,
+    back=lambda value: value,
+    harmless=math.inf,
+    extreme=math.inf,
+    least_deviation=0.05,
+)
+SCALES: Mapping[str, Scale] = {"gain": GAIN, "size": SIZE, "shift": SHIFT}
 
 
 @dataclass(frozen=True)
@@ -71,8 +81,9 @@ class Null:
     """The values of a statistic on clean encoders.
 
     ``source`` says which encoders; ``own`` whether they have the architecture of the encoder under
-    test. ``scale`` is "gain" (values up to 1, high ones suspicious) or "size" (positive values, low
-    ones suspicious). ``required`` is False while clean encoders are measured: then a null that is
+    test. ``scale`` is "gain" (values up to 1, high ones suspicious), "size" (positive values, low
+    ones suspicious) or "shift" (any values, high ones suspicious).
+    ``required`` is False while clean encoders are measured: then a null that is
     not supported lets every value pass, so that a check goes on to what it measures. ``fixed`` is a
     limit that whoever scans has set instead.
     """
@@ -172,8 +183,9 @@ class Null:
 
     def _prediction(self) -> tuple[float, float]:
         """Return centre and scale of the prediction for one more encoder."""
-        seen = [SCALES[self.scale].forward(value) for value in self.values]
-        deviation = max(statistics.stdev(seen), LEAST_DEVIATION)
+        scale = SCALES[self.scale]
+        seen = [scale.forward(value) for value in self.values]
+        deviation = max(statistics.stdev(seen), scale.least_deviation)
         return statistics.fmean(seen), deviation * math.sqrt(1 + 1 / len(seen))
 
 

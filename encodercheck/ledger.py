@@ -1,0 +1,160 @@
+"""What a screening of images has measured so far, on disk: it goes on where it was killed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encodercheck.cache import make_folder
+from encodercheck.errors import OutputError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS images (
+    file TEXT PRIMARY KEY, state TEXT NOT NULL, run TEXT NOT NULL, score REAL, embedding BLOB
+);
+CREATE INDEX IF NOT EXISTS by_score ON images (run, score DESC, file);
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image file: its name within the folder, its state on disk, and its score.
+
+    ``score`` is None where the file could not be read as an image; ``embedding`` (D,) is kept for
+    those that are flagged.
+    """
+
+    file: str
+    state: str
+    score: float | None
+    embedding: Tensor | None = None
+
+
+class Ledger:
+    """The rows of one screening, in an SQLite file; memory does not grow with their number.
+
+    Rows belong to a ``run``, and are taken over from an earlier one where a file has not changed.
+
+    Raises:
+        OutputError: the file cannot be made.
+    """
+
+    def __init__(self, path: Path, run: str) -> None:
+        make_folder(path.parent)
+        self._run = run
+        try:
+            self._database = self._open(path)
+        except sqlite3.DatabaseError:
+            # Damaged, and worth nothing but time.
+            path.unlink(missing_ok=True)
+            self._database = self._open(path)
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        try:
+            database = sqlite3.connect(path, timeout=60)
+            database.executescript(SCHEMA)
+        except sqlite3.OperationalError as error:
+            raise OutputError(
+                f"{path}: cannot be written ({error}); set ENCODERCHECK_CACHE to another folder"
+            ) from error
+        return database
+
+    def forget(self) -> None:
+        """Drop everything that earlier runs left."""
+        with self._database:
+            self._database.execute("DELETE FROM images")
+
+    def has(self, file: str, state: str) -> bool:
+        """Tell whether a file was measured in this state before; if so it counts in this run."""
+        change = "UPDATE images SET run = ? WHERE file = ? AND state = ?"
+        return self._database.execute(change, (self._run, file, state)).rowcount == 1
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Keep rows, all or none of them."""
+        values = [
+            (row.file, row.state, self._run, row.score, _packed(row.embedding)) for row in rows
+        ]
+        with self._database:
+            self._database.executemany(
+                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?)", values
+            )
+
+    def ranked(self, *, limit: int = -1) -> Iterator[tuple[str, float]]:
+        """Yield files and scores, the highest score first."""
+        rows = self._select("file, score", "score IS NOT NULL", limit, order="score DESC, file")
+        yield from ((file, score) for file, score in rows)
+
+    def median(self, count: int) -> list[tuple[str, float]]:
+        """Return ``count`` files and scores from the middle of the ranking."""
+        skip = max(0, self.scored() // 2 - count // 2)
+        query = (
+            "SELECT file, score FROM images WHERE run = ? AND score IS NOT NULL "
+            "ORDER BY score DESC, file LIMIT ? OFFSET ?"
+        )
+        return list(self._database.execute(query, (self._run, count, skip)))
+
+    def unreadable(self) -> list[str]:
+        """Return the files that could not be read as images."""
+        return [file for (file,) in self._select("file", "score IS NULL", -1, order="file")]
+
+    def scored(self) -> int:
+        """Return how many images have a score."""
+        ((count,),) = self._select("COUNT(*)", "score IS NOT NULL", -1)
+        return int(count)
+
+    def above(self, threshold: float) -> int:
+        """Return how many scores exceed ``threshold``."""
+        ((count,),) = self._select("COUNT(*)", "score > ?", -1, values=(threshold,))
+        return int(count)
+
+    def embeddings(self, threshold: float) -> Iterator[Tensor]:
+        """Yield the embeddings (D,) of those whose scores exceed ``threshold``."""
+        kept = "score > ? AND embedding IS NOT NULL"
+        for (packed,) in self._select("embedding", kept, -1, values=(threshold,)):
+            yield torch.from_numpy(np.frombuffer(packed, np.float16).astype(np.float32))
+
+    def commit(self) -> None:
+        """Write what :meth:`has` has taken over."""
+        self._database.commit()
+
+    def close(self) -> None:
+        """Write and close."""
+        self._database.commit()
+        self._database.close()
+
+    def _select(
+        self,
+        what: str,
+        condition: str,
+        limit: int,
+        *,
+        order: str = "file",
+        values: tuple[float, ...] = (),
+    ) -> Iterator[tuple[Any, ...]]:
+        query = f"SELECT {what} FROM images WHERE run = ? AND {condition} ORDER BY {order} LIMIT ?"
+        yield from self._database.execute(query, (self._run, *values, limit))
+
+
+def _packed(embedding: Tensor | None) -> bytes | None:
+    if embedding is None:
+        return None
+    unit = torch.nn.functional.normalize(embedding.double(), dim=0)
+    return unit.numpy().astype(np.float16).tobytes()
+
+
+def state_of(file: Path) -> str:
+    """Return what changes with a file's content, without reading it; "" for one that is gone."""
+    try:
+        facts = file.stat()
+    except OSError:
+        return ""
+    return json.dumps([facts.st_size, facts.st_mtime_ns])
