@@ -38,7 +38,8 @@ from encodercheck.fixtures.worlds import WORLDS
 from encodercheck.methods.dede import SCORES, Dede, Embed, Settings
 from encodercheck.trigger import VISIBLE, Trigger
 
-ROWS = Rows(Path(__file__).parents[1] / "docs" / "dede.json")
+DOCS = Path(__file__).parents[1] / "docs"
+ROWS = Rows(DOCS / "dede.json", elsewhere=(Rows(DOCS / "inversion.json"),))
 RATE = 0.03
 # Images to fit to, to set thresholds on for some patches only, and to report on.
 FIT, CALIBRATE, TEST = 4000, 500, 1000
@@ -232,8 +233,8 @@ def sigma(dede: Dede, test: Tensor, stamped: list[Tensor]) -> Row:
 def drift(member: zoo.Member) -> Row:
     """Return what EC301 says of an encoder."""
     state = scanning.prepare(member.build().path, profile="standard", seed=member.seed)
-    report = scanning.run(state, keyword="reconstruction_drift").to_dict()
-    (finding,) = (found for found in report["findings"] if found["id"] == "EC301")
+    report = scanning.run(state, keyword="drift").to_dict()
+    (finding,) = report["findings"]
     return {
         "outcome": finding["outcome"],
         "message": finding["message"],

@@ -14,7 +14,7 @@ from encodercheck.cache import atomic_write_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "dede.md"
 KINDS = (*zoo.PATCHES, *zoo.OTHERS)
-# Table 5 of the paper: true and false positives by masks in training and test.
+# The paper's ablation: true and false positives, in percent, by masks in training and test.
 PUBLISHED = {
     (0.5, 0.75): ("72.3", "8.1"),
     (0.75, 0.9): ("84.6", "5.7"),
@@ -226,39 +226,46 @@ def encoders(drift: list[Row]) -> list[str]:
     if not drift:
         return ["Not measured."]
     lines = [
-        "Against the shipped clean encoders, of even seeds. Areas rank by p-value.",
+        "Against the shipped clean encoders, of even seeds. Areas rank by p-value. *Large* is a",
+        "patch of a quarter of the image, of which the 3 % that are stamped leave too little.",
         "",
         "| encoders | clean that failed | patch attacks that failed | AUROC | "
-        "other attacks that failed |",
-        "| --- | --- | --- | --- | --- |",
+        "AUROC without large | other attacks that failed |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for title in (*zoo.PRETRAINING, "all"):
-        own = [row for row in drift if title in ("all", row["architecture"])]
-        clean = [row for row in own if row["kind"] == "clean"]
-        patches = [row for row in own if row["kind"] in zoo.PATCHES]
-        others = [row for row in own if row["kind"] in zoo.OTHERS]
-        failed = [sum(r["outcome"] == "failed" for r in part) for part in (clean, patches, others)]
-        ranked = [[surprise(row["values"].get("p_value")) for row in p] for p in (patches, clean)]
-        cells = (
-            title,
-            share(failed[0], len(clean)),
-            share(failed[1], len(patches)),
-            area(*ranked),
-            share(failed[2], len(others)),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "| encoder | outcome | drift | random triggers | p |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+        lines.append(_verdicts(title, [r for r in drift if title in ("all", r["architecture"])]))
+    titles = ("encoder", "outcome", "drift", "random triggers", "p")
+    lines += ["", f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
     for row in sorted(drift, key=lambda r: (r["architecture"], r["kind"] != "clean", r["kind"])):
-        values = row["values"]
-        numbers = [values.get(name) for name in ("drift", "random_drift", "p_value")]
+        numbers = [row["values"].get(name) for name in ("drift", "random_drift", "p_value")]
         shown = ["" if number is None else f"{number:.3g}" for number in numbers]
         name = f"{row['architecture']}, {row['kind']}, {row['seed']}"
         lines.append(f"| {' | '.join([name, row['outcome'], *shown])} |")
     return lines
+
+
+def _verdicts(title: str, own: list[Row]) -> str:
+    """Return a line on how often encoders fail, by kind."""
+    kinds: tuple[Sequence[str], ...] = (("clean",), zoo.PATCHES, zoo.OTHERS)
+    clean, patches, others = ([row for row in own if row["kind"] in kind] for kind in kinds)
+    smaller = [row for row in patches if row["kind"] != "large"]
+
+    def failed(rows: list[Row]) -> str:
+        return share(sum(row["outcome"] == "failed" for row in rows), len(rows))
+
+    def ranked(rows: list[Row]) -> list[float]:
+        return [surprise(row["values"].get("p_value")) for row in rows]
+
+    cells = (
+        title,
+        failed(clean),
+        failed(patches),
+        area(ranked(patches), ranked(clean)),
+        area(ranked(smaller), ranked(clean)),
+        failed(others),
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def times(samples: list[Row]) -> list[str]:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.zoo --jobs 2                 # builds the encoders, see there
     python -m benchmarks.inversion nulls              # clean encoders of even seeds: nulls.json
+    python -m benchmarks.inversion nulls -k drift     # and what depends on where searches stop
     python -m benchmarks.inversion scans              # the suite on every encoder
     python -m benchmarks.inversion triggers           # what the attackers' own triggers gain
     python -m benchmarks.inversion reference          # the published loop on those reported on
@@ -80,7 +81,8 @@ def make_nulls(index: int, count: int, keyword: str | None) -> None:
     """Measure the clean encoders of even seeds, and others of the embedded world; ship the values.
 
     The file is added to: begin with an empty one, ``{"encoders": []}`` and so on, for a new start.
-    With a ``keyword`` only the checks that match are measured, on the encoders that are there.
+    With a ``keyword`` only the checks that match are measured, on the encoders that are there, with
+    the triggers that a scan's searches end with: ``-k drift``, once all the others are known.
     """
     clean = [m for m in zoo.members() if m.kind == "clean" and not m.reported]
     models = {f"{m.architecture}, clouds, seed {m.seed}": (m.build, m.seed) for m in clean}
@@ -106,6 +108,7 @@ def run(path: Path, seed: int, *, calibrating: bool = False, keyword: str | None
     """Scan an encoder with default settings and images."""
     state = prepare(path, seed)
     state.calibrating = calibrating
+    state.stopping = keyword is not None
     return scanning.run(state, keyword=keyword)
 
 

@@ -21,9 +21,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows in a JSON file, one a line; several processes may add to them."""
+    """The rows in a JSON file, one a line; several processes may add to them.
+
+    What was refused according to ``elsewhere`` is not built again: training ends the same way.
+    """
 
     path: Path
+    elsewhere: tuple[Rows, ...] = ()
 
     def read(self) -> list[Row]:
         """Return the rows so far."""
@@ -38,9 +42,10 @@ class Rows:
     def add(self, what: str, member: zoo.Member, measure: Callable[[], Row]) -> None:
         """Measure a member of the zoo unless it has been, and keep the row."""
         key = {"architecture": member.architecture, "kind": member.kind, "seed": member.seed}
-        # What was refused once would be trained again only to be refused again.
         known = [row for row in self.read() if key.items() <= row.items()]
-        if any(row["what"] == what or "refused" in row for row in known):
+        others = [row for rows in self.elsewhere for row in rows.read()]
+        refused = [r for r in (*known, *others) if "refused" in r and key.items() <= r.items()]
+        if refused or any(row["what"] == what for row in known):
             return
         started = time.monotonic()
         try:

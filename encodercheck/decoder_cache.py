@@ -67,6 +67,8 @@ def fit(
     path = cache_dir() / "dede" / f"{key(encoder, clean, settings)}.safetensors"
     fitted = _read(path, encoder, settings)
     if fitted is not None:
+        # The rate is not the decoder's: an earlier run may have asked for another.
+        dede.require_enough(len(fitted.held_back.error))
         return replace(dede, fitted=fitted)
     dede.fit(clean.parts(), progress=progress)
     # A cache that cannot be written costs time and nothing else.
@@ -95,7 +97,9 @@ def _read(path: Path, encoder: Encoder, settings: Settings) -> Fitted | None:
         tensors = safetensors.torch.load_file(path, device=str(encoder.device))
         side, detail = tensors.pop("grid").tolist()
         grid = PatchGrid(side, detail)
-        decoder = DECODERS[settings.decoder](len(tensors["centre"]), grid)
+        # Random weights that are replaced at once.
+        with torch.random.fork_rng(devices=[]):
+            decoder = DECODERS[settings.decoder](len(tensors["centre"]), grid)
         decoder.load_state_dict(_under(tensors, _DECODER))
         reconstructor = Reconstructor(
             grid,

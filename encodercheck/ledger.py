@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from encodercheck.errors import OutputError
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (
-    file TEXT PRIMARY KEY, state TEXT NOT NULL, run TEXT NOT NULL, score REAL, embedding BLOB
+    file BLOB PRIMARY KEY, state TEXT NOT NULL, run TEXT NOT NULL, score REAL, embedding BLOB
 );
 CREATE INDEX IF NOT EXISTS by_score ON images (run, score DESC, file);
 """
@@ -41,15 +43,16 @@ class Row:
 class Ledger:
     """The rows of one screening, in an SQLite file; memory does not grow with their number.
 
+    File names are kept as bytes: they need not be text.
     Rows belong to a ``run``, and are taken over from an earlier one where a file has not changed.
 
     Raises:
-        OutputError: the file cannot be made.
+        OutputError: the file cannot be made, or written to.
     """
 
     def __init__(self, path: Path, run: str) -> None:
         make_folder(path.parent)
-        self._run = run
+        self._path, self._run = path, run
         try:
             self._database = self._open(path)
         except sqlite3.DatabaseError:
@@ -57,33 +60,48 @@ class Ledger:
             path.unlink(missing_ok=True)
             self._database = self._open(path)
 
-    @staticmethod
-    def _open(path: Path) -> sqlite3.Connection:
-        try:
+    def _open(self, path: Path) -> sqlite3.Connection:
+        with self._writing():
             database = sqlite3.connect(path, timeout=60)
-            database.executescript(SCHEMA)
+            try:
+                database.executescript(SCHEMA)
+                ((found,),) = database.execute("PRAGMA quick_check(1)")
+                if found != "ok":
+                    raise sqlite3.DatabaseError(found)
+            except sqlite3.DatabaseError:
+                database.close()
+                raise
+        return database
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.OperationalError as error:
             raise OutputError(
-                f"{path}: cannot be written ({error}); set ENCODERCHECK_CACHE to another folder"
+                f"{self._path}: cannot be written ({error}); "
+                "set ENCODERCHECK_CACHE to another folder"
             ) from error
-        return database
 
     def forget(self) -> None:
         """Drop everything that earlier runs left."""
-        with self._database:
+        with self._writing(), self._database:
             self._database.execute("DELETE FROM images")
 
     def has(self, file: str, state: str) -> bool:
         """Tell whether a file was measured in this state before; if so it counts in this run."""
         change = "UPDATE images SET run = ? WHERE file = ? AND state = ?"
-        return self._database.execute(change, (self._run, file, state)).rowcount == 1
+        values = (self._run, os.fsencode(file), state)
+        with self._writing():
+            return self._database.execute(change, values).rowcount == 1
 
     def add(self, rows: Iterable[Row]) -> None:
         """Keep rows, all or none of them."""
         values = [
-            (row.file, row.state, self._run, row.score, _packed(row.embedding)) for row in rows
+            (os.fsencode(row.file), row.state, self._run, row.score, _packed(row.embedding))
+            for row in rows
         ]
-        with self._database:
+        with self._writing(), self._database:
             self._database.executemany(
                 "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?)", values
             )
@@ -91,7 +109,7 @@ class Ledger:
     def ranked(self, *, limit: int = -1) -> Iterator[tuple[str, float]]:
         """Yield files and scores, the highest score first."""
         rows = self._select("file, score", "score IS NOT NULL", limit, order="score DESC, file")
-        yield from ((file, score) for file, score in rows)
+        yield from ((os.fsdecode(file), score) for file, score in rows)
 
     def median(self, count: int) -> list[tuple[str, float]]:
         """Return ``count`` files and scores from the middle of the ranking."""
@@ -100,11 +118,13 @@ class Ledger:
             "SELECT file, score FROM images WHERE run = ? AND score IS NOT NULL "
             "ORDER BY score DESC, file LIMIT ? OFFSET ?"
         )
-        return list(self._database.execute(query, (self._run, count, skip)))
+        rows = self._database.execute(query, (self._run, count, skip))
+        return [(os.fsdecode(file), score) for file, score in rows]
 
     def unreadable(self) -> list[str]:
         """Return the files that could not be read as images."""
-        return [file for (file,) in self._select("file", "score IS NULL", -1, order="file")]
+        rows = self._select("file", "score IS NULL", -1, order="file")
+        return [os.fsdecode(file) for (file,) in rows]
 
     def scored(self) -> int:
         """Return how many images have a score."""
@@ -124,11 +144,12 @@ class Ledger:
 
     def commit(self) -> None:
         """Write what :meth:`has` has taken over."""
-        self._database.commit()
+        with self._writing():
+            self._database.commit()
 
     def close(self) -> None:
         """Write and close."""
-        self._database.commit()
+        self.commit()
         self._database.close()
 
     def _select(

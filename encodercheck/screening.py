@@ -22,6 +22,7 @@ from encodercheck.images.source import Further
 from encodercheck.ledger import Ledger, Row, state_of
 from encodercheck.methods import collapse, thresholds
 from encodercheck.methods.dede import FEWEST_CLEAN, Dede, Settings
+from encodercheck.methods.patches import PatchGrid
 from encodercheck.progress import Progress, silent
 from encodercheck.report import Outcome
 
@@ -130,8 +131,10 @@ class Screen:
         if not files:
             raise ImagesError(f"{self.folder}: holds no image files; name a folder that does")
         done = 0
-        for batch in _batches(self._unknown(files), self.encoder.image_size):
-            self._score(batch)
+        # Taken before a file is read: what is written to it meanwhile is scored the next time.
+        states: dict[Path, str] = {}
+        for batch in _batches(self._unknown(files, states), self.encoder.image_size):
+            self._score(batch, states)
             done += len(batch)
             progress(done, len(files), f"{self.ledger.above(self.dede.threshold)} flagged")
         self.ledger.commit()
@@ -156,22 +159,28 @@ class Screen:
                 shown.append((sample, small[0].cpu(), reconstructed[0].cpu(), errors.cpu()))
         return shown
 
-    def _unknown(self, files: list[Path]) -> Iterator[Path]:
-        return (f for f in files if not self.ledger.has(self._name(f), state_of(f)))
+    def _unknown(self, files: list[Path], states: dict[Path, str]) -> Iterator[Path]:
+        for file in files:
+            state = state_of(file)
+            if not self.ledger.has(self._name(file), state):
+                states[file] = state
+                yield file
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self.folder).as_posix()
 
-    def _score(self, batch: list[tuple[Path, Tensor | None]]) -> None:
+    def _score(self, batch: list[tuple[Path, Tensor | None]], states: dict[Path, str]) -> None:
         read = [(file, image) for file, image in batch if image is not None]
-        rows = [Row(self._name(f), state_of(f), None) for f, image in batch if image is None]
+        rows = [Row(self._name(f), states.pop(f), None) for f, image in batch if image is None]
+        threshold = self.dede.threshold
         if read:
             found = self.dede.inspect(torch.stack([image for _, image in read]))
             scores = self.dede.scores_of(found).tolist()
             embeddings = found.embeddings.cpu()
             for (file, _), score, embedding in zip(read, scores, embeddings, strict=True):
-                kept = embedding if score > self.dede.threshold else None
-                rows.append(Row(self._name(file), state_of(file), score, kept))
+                # One that is not finite has no direction, and would hide that the others are alike.
+                kept = embedding if score > threshold and embedding.isfinite().all() else None
+                rows.append(Row(self._name(file), states.pop(file), score, kept))
         self.ledger.add(rows)
 
     def _report(self, top: int) -> Samples:
@@ -238,6 +247,7 @@ def prepare(
     settings = settings or Settings()
     if not images.is_dir():
         raise ImagesError(f"{images}: no such folder")
+    _require_settings(settings, encoder.image_size, sigmas)
     further = Further(clean, clean_images, encoder.image_size, settings.seed, option="--clean ")
     further.require(FEWEST_CLEAN)
     started = time.monotonic()
@@ -246,10 +256,14 @@ def prepare(
             encoder, further, settings, rate=rate, sigmas=sigmas, progress=progress
         )
     except ValueError as error:
+        if clean is not None:
+            raise ImagesError(f"--clean {clean}: {error}") from error
         raise ConfigError(f"--rate {rate:g}: {error}") from error
     name = content_hash(
         {
             "decoder": decoder_cache.key(encoder, further, settings),
+            # Tells apart encoders that no file stands behind.
+            "clean": dede.known.held_back.relative.tolist(),
             "score": settings.score,
             "threshold": [rate, sigmas],
             "folder": str(images.absolute()),
@@ -259,6 +273,15 @@ def prepare(
     if fresh:
         ledger.forget()
     return Screen(encoder, images, further, dede, ledger, started)
+
+
+def _require_settings(settings: Settings, image_size: int, sigmas: float | None) -> None:
+    try:
+        PatchGrid.of(image_size, patch=settings.patch)
+    except ValueError as error:
+        raise ConfigError(f"--patch {settings.patch}: {error}") from error
+    if sigmas is not None and not math.isfinite(sigmas):
+        raise ConfigError(f"--sigmas {sigmas}: must be a finite number")
 
 
 def _json(value: Any) -> Any:

@@ -32,6 +32,7 @@ def test_a_poisoned_encoder_fails_and_the_witness_sits_on_a_true_trigger(
     found = {finding.id: finding for finding in report.findings}
     assert report.exit_code == 1
     assert found["EC001"].outcome is found["EC101"].outcome is Outcome.PASSED
+    assert found["EC301"].outcome is Outcome.FAILED
     on_a_trigger = []
     for check in ("EC201", "EC202"):
         assert found[check].outcome is Outcome.FAILED
@@ -49,7 +50,7 @@ def test_a_poisoned_encoder_fails_and_the_witness_sits_on_a_true_trigger(
 @pytest.mark.parametrize("profile", ["quick", "standard"])
 def test_the_clean_encoder_passes(built, profile, tmp_path):
     report = encodercheck.scan(built[CLEAN].path, profile=profile, artifacts=tmp_path / "none")
-    assert [finding.outcome for finding in report.findings] == [Outcome.PASSED] * 7
+    assert [finding.outcome for finding in report.findings] == [Outcome.PASSED] * 8
     assert report.exit_code == 0
     assert not (tmp_path / "none").exists()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -75,12 +75,13 @@ Arch = Annotated[
 ImageSize = Annotated[
     int | None, typer.Option(metavar="N", min=8, max=4096, help="The side of the input in pixels.")
 ]
+# Not Triple | None: Typer would take three arguments for a tuple.
 Mean = Annotated[
-    Triple | None,
+    Any,
     typer.Option(metavar="R,G,B", parser=triple, help="Mean of the pixels, in [0, 1]."),
 ]
 Std = Annotated[
-    Triple | None,
+    Any,
     typer.Option(metavar="R,G,B", parser=triple, help="Standard deviation of the pixels."),
 ]
 Images = Annotated[

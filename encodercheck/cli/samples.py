@@ -127,6 +127,8 @@ def command(
         require_writable(path)
     if [str(path) for path in (json, csv)].count(STDOUT) > 1:
         raise ConfigError("--json - and --csv -: only one of them can go to stdout; name a file")
+    if str(sheet) == STDOUT:
+        raise ConfigError("--sheet -: a picture does not go to stdout; name a file")
     with console(stderr=STDOUT in (str(json), str(csv))) as screen:
         encoder = _load(
             screen,
@@ -244,9 +246,11 @@ def _write(
 
 
 def _put(path: Path, text: str) -> None:
-    from encodercheck.cache import atomic_write_text
+    from encodercheck.cache import atomic_write_bytes
 
+    # File names that are not text come out as the bytes that they are.
+    data = text.encode(errors="surrogateescape")
     if str(path) == STDOUT:
-        typer.echo(text, nl=False)
+        typer.echo(data, nl=False)
     else:
-        atomic_write_text(path, text)
+        atomic_write_bytes(path, data)

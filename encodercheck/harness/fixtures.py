@@ -96,7 +96,7 @@ def trigger(inversion: Inversion) -> Trigger:
 
 @pytest.fixture
 def suspects(request: pytest.FixtureRequest, battery_hits: tuple[Hit, ...]) -> list[Trigger]:
-    """The triggers that were found: the battery's best and, given gradients, the inverted one."""
+    """The triggers that were found: the battery's best and, given gradients, ``trigger``."""
     found = [battery_hits[0].trigger]
     if _scan(request).state.encoder.differentiable:
         found.append(request.getfixturevalue("trigger"))

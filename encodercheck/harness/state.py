@@ -47,8 +47,9 @@ class ScanState:
     replaces the limits written in checks: ``{"EC201.pl1": 0.05}``. ``restore`` returns the weights
     as they were when the encoder was loaded, by name; without it every check gets a copy of the
     encoder. ``nulls`` are the clean encoders to compare with; while ``calibrating``, a check that
-    lacks them measures all the same. ``further`` are clean images beside ``images``, to train a
-    decoder on.
+    lacks them measures all the same, and searches go to their end; unless they are ``stopping`` as
+    in a scan, for checks that measure what a scan's search ends with. ``further`` are clean images
+    beside ``images``, to train a decoder on.
     """
 
     encoder: Encoder
@@ -61,6 +62,7 @@ class ScanState:
     restore: Callable[[], Mapping[str, Tensor]] | None = None
     nulls: Nulls = field(default_factory=Nulls.shipped)
     calibrating: bool = False
+    stopping: bool = False
     further: Further | None = None
 
     @property
@@ -205,6 +207,7 @@ class Scan:
 
         require_gradients(self.state.encoder)
         state, hits = self.state, self.battery(progress)
+        null = state.null(DECIDES, scale="gain")
         # Under its own random numbers, so that it does not matter which check asks first.
         with self.lender.unspoiled() as encoder, isolated(state.seed, "inversion"):
             return invert(
@@ -213,7 +216,7 @@ class Scan:
                 hits=hits,
                 profile=state.profile,
                 seed=state.seed,
-                limit=state.null(DECIDES, scale="gain").decides,
+                limit=(replace(null, required=True) if state.stopping else null).decides,
                 progress=progress,
             )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from encodercheck.errors import ImagesError
@@ -99,12 +99,7 @@ def read(file: Path, size: int) -> Tensor | None:
     try:
         with Image.open(file) as image:
             fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-    ):
+    except Exception:
+        # On damaged files decoders fail in any way, with a TypeError too.
         return None
     return torch.from_numpy(np.array(fitted)).permute(2, 0, 1).float() / 255

@@ -6,7 +6,7 @@ alone. What a backdoor maps elsewhere cannot be reconstructed from where it was 
 ``s(x) = |x - D(E(x), visible patches of x)|^2`` over the hidden patches is high.
 
 >>> from encodercheck.images import procedural
->>> dede = Dede(torch.nn.Flatten(), Settings(epochs=1)).fit(procedural.images(320, size=16, seed=1))
+>>> dede = Dede(torch.nn.Flatten()).fit(procedural.images(400, size=16, seed=1))
 >>> flagged = dede.predict(procedural.images(8, size=16, seed=2))
 >>> flagged.shape, flagged.dtype
 (torch.Size([8]), torch.bool)
@@ -14,6 +14,7 @@ alone. What a backdoor maps elsewhere cannot be reconstructed from where it was 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -47,6 +48,8 @@ FEWEST_CLEAN = 300
 MOST_BETTER = 0.3
 # No error is less: a score may divide by it.
 LEAST_ERROR = 1e-8
+# Embeddings that vary by less than this part of their size do so by rounding.
+LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,17 @@ class Settings:
         ):
             if value not in known:
                 raise ValueError(f"{what} {value!r}: choose one of {', '.join(known)}")
+        for ratio in (self.train_mask, self.test_mask):
+            if not 0 < ratio < 1:
+                raise ValueError(f"a mask ratio of {ratio}: must lie between 0 and 1")
+        for count, what in (
+            (self.patch, "patch"),
+            (self.passes, "passes"),
+            (self.epochs, "epochs"),
+            (self.batch, "batch"),
+        ):
+            if count is not None and count < 1:
+                raise ValueError(f"{what} {count}: must be 1 or more")
 
     @property
     def training(self) -> Training:
@@ -142,6 +156,11 @@ class Dede:
     sigmas: float | None = None
     fitted: Fitted | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a threshold that nothing would exceed."""
+        if self.sigmas is not None and not math.isfinite(self.sigmas):
+            raise ValueError(f"a threshold of {self.sigmas} sigmas: must be a finite number")
+
     def fit(self, images: Tensor | Iterable[Tensor], *, progress: Progress = silent) -> Dede:
         """Train the decoder on clean images; set the threshold on every fifth, which is held back.
 
@@ -155,9 +174,11 @@ class Dede:
         clean = _Clean(self.encoder, self.settings)
         for part in [images] if isinstance(images, Tensor) else images:
             clean.add(part)
-        thresholds.rank(clean.held_back, self.rate)
+        self.require_enough(clean.held_back)
         reconstructor = clean.train(progress)
         fitted = Fitted(reconstructor, clean.inspect(reconstructor))
+        if not bool(fitted.held_back.error.isfinite().all()):
+            raise CheckInconclusive("the embeddings are too large to be reconstructed from")
         if not fitted.better <= MOST_BETTER:
             raise CheckInconclusive(
                 "embeddings say too little about images: reconstructions from other images' "
@@ -166,6 +187,23 @@ class Dede:
             )
         self.fitted = fitted
         return self
+
+    def require_enough(self, held_back: int) -> None:
+        """Demand as many clean images that are ``held_back`` as the threshold takes.
+
+        Raises:
+            ValueError: there are too few.
+        """
+        try:
+            thresholds.rank(held_back, self.rate)
+        except ValueError as error:
+            if not 0 < self.rate < 1:
+                raise
+            raise ValueError(
+                f"{held_back} clean images are held back for the threshold, too few for a "
+                f"false-positive rate of {self.rate:g}: bring "
+                f"{HELD_BACK * thresholds.fewest(self.rate)} or more in all"
+            ) from error
 
     def score(self, images: Tensor) -> Tensor:
         """Return the scores (N,) of images (N, 3, H, W) in [0, 1], the higher the more suspicious.
@@ -264,13 +302,14 @@ class _Clean:
     def _keep_for_training(self, images: Tensor, grid: PatchGrid) -> None:
         visible = grid.visible(self._settings.train_mask, len(images), self._generator)
         shown = images if self._settings.sees == "whole" else _hide(grid, images, visible)
-        embeddings = _finite(self._encoder(shown))
+        embeddings = _finite(_embed(self._encoder, shown))
         self._train.append((embeddings, grid.shrink(images.to(embeddings.device)), visible))
 
     def train(self, progress: Progress) -> Reconstructor:
         """Train the decoder."""
         assert self._grid is not None  # or there were too few images
         embeddings, small, visible = (torch.cat(parts) for parts in zip(*self._train, strict=True))
+        _require_spread(embeddings)
         # The encoder of the variant has seen these very patches and no others.
         fixed = visible if self._settings.sees == "masked" else None
         return reconstruction.train(
@@ -294,10 +333,17 @@ class _Clean:
 def _see(encoder: Embed, settings: Settings, grid: PatchGrid, images: Tensor) -> list[Tensor]:
     """Return the embeddings (N, D) that belong to each pass of a test."""
     if settings.sees == "whole":
-        return [encoder(images)] * settings.passes
+        return [_embed(encoder, images)] * settings.passes
     return [
-        encoder(_hide(grid, images, mask)) for mask in torch.split(settings.test_masks(grid), 1)
+        _embed(encoder, _hide(grid, images, mask))
+        for mask in torch.split(settings.test_masks(grid), 1)
     ]
+
+
+@torch.no_grad()
+def _embed(encoder: Embed, images: Tensor) -> Tensor:
+    """Return embeddings (N, D), float32 whatever the encoder's own, that carry no gradient."""
+    return encoder(images).float()
 
 
 def _hide(grid: PatchGrid, images: Tensor, visible: Tensor) -> Tensor:
@@ -326,7 +372,9 @@ def _inspect(
     weights = hidden * counted
     error = (errors * counted).sum(1) / weights.sum()
     rivals = reconstructor.rival_errors(small, weights)
-    rival = rivals.quantile(RIVAL, dim=1)
+    # In parts: torch takes no quantiles of more than 2**24 numbers.
+    parts = torch.split(rivals, reconstruction.TOGETHER)
+    rival = torch.cat([part.quantile(RIVAL, dim=1) for part in parts])
     relative = torch.log(error.clamp_min(LEAST_ERROR) / rival.clamp_min(LEAST_ERROR))
     # Finite embeddings may still be so large that the decoder overflows.
     finite = torch.stack([z.isfinite().all(1) for z in seen]).all(0) & error.isfinite()
@@ -337,6 +385,14 @@ def _inspect(
         errors=(errors / hidden.clamp_min(1)).view(-1, grid.side, grid.side),
         embeddings=seen[0],
     )
+
+
+def _require_spread(embeddings: Tensor) -> None:
+    spread, size = float(embeddings.std(0).mean()), float(embeddings.abs().mean())
+    if not math.isfinite(spread + size):
+        raise CheckInconclusive("the embeddings are too large to be reconstructed from")
+    if not spread > LEAST_SPREAD * size:
+        raise CheckInconclusive("the embeddings are the same for every image (EC101 says more)")
 
 
 def _finite(embeddings: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ from torch import Tensor
 from encodercheck.methods.dede import Dede
 from encodercheck.trigger import VISIBLE, Trigger
 
+# Random triggers that a found one is held against.
+RANDOM = 4
+
 
 @dataclass(frozen=True)
 class Drift:
@@ -36,10 +39,12 @@ def drift(dede: Dede, images: Tensor, triggers: list[Trigger]) -> list[Drift]:
     that touches every patch, as faint ones do, is scored on all of them.
     """
     grid = dede.grid
+    hidden = (1 - dede.settings.test_masks(grid)).sum(0)
     found = []
     for trigger in triggers:
-        untouched = 1 - grid.touched(trigger.mask, visible=VISIBLE)
-        patches = untouched if untouched.any() else None
+        untouched = 1 - grid.touched(trigger.mask, visible=VISIBLE).cpu()
+        # Patches that the decoder is shown in every pass tell nothing.
+        patches = untouched if (untouched * hidden).any() else None
         before = dede.scores_of(dede.inspect(images, patches=patches))
         stamped = trigger.stamp(images)
         after = dede.scores_of(dede.inspect(stamped, patches=patches, shown=images))
@@ -47,6 +52,29 @@ def drift(dede: Dede, images: Tensor, triggers: list[Trigger]) -> list[Drift]:
         shift = float((after - before).median())
         found.append(Drift(shift, float((after > threshold).float().mean())))
     return found
+
+
+@dataclass(frozen=True)
+class WorstDrift:
+    """The drift of the worst of some triggers, and the mean shift of random ones like it."""
+
+    shift: float
+    flagged: float
+    random: float
+
+    @property
+    def excess(self) -> float:
+        """What of the shift is the trigger's own, and not any square's of its size."""
+        return self.shift - self.random
+
+
+def worst_drift(dede: Dede, images: Tensor, triggers: list[Trigger], *, seed: int) -> WorstDrift:
+    """Return the drift of the worst of ``triggers``, on clean images (N, 3, H, W) in [0, 1]."""
+    found = drift(dede, images, triggers)
+    worst = max(range(len(found)), key=lambda i: found[i].shift)
+    others = drift(dede, images, random_triggers(triggers[worst], RANDOM, seed=seed))
+    mean = sum(other.shift for other in others) / RANDOM
+    return WorstDrift(found[worst].shift, found[worst].flagged, mean)
 
 
 def random_triggers(trigger: Trigger, count: int, *, seed: int) -> list[Trigger]:

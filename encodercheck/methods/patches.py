@@ -41,7 +41,10 @@ class PatchGrid:
         """
         patch = max(1, image_size // 8) if patch is None else patch
         if not 1 <= patch <= image_size // 2:
-            raise ValueError(f"patches of {patch} pixels: choose 1 to {image_size // 2} of them")
+            raise ValueError(
+                f"patches of {patch} pixels on images of {image_size}: choose 1 to "
+                f"{image_size // 2}"
+            )
         return cls(round(image_size / patch), min(patch, MOST_DETAIL))
 
     @property

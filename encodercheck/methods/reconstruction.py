@@ -103,7 +103,8 @@ def train(
     scale = deviation.clamp_min(1e-3 * float(deviation.mean()) + 1e-12)
     standard = (embeddings - centre) / scale
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
+        # torch.manual_seed would seed the accelerators too.
+        torch.default_generator.manual_seed(training.seed)
         decoder = DECODERS[training.decoder](embeddings.shape[1], grid).to(device)
     order = list(_order(len(images), training, generator))
     adam = torch.optim.Adam(decoder.parameters(), training.learning_rate)

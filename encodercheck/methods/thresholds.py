@@ -16,13 +16,18 @@ def rank(count: int, rate: float) -> int:
     """
     if not 0 < rate < 1:
         raise ValueError(f"a false-positive rate of {rate}: must lie between 0 and 1")
-    place = math.ceil((count + 1) * (1 - rate) - 1e-9)
+    place = max(1, math.ceil((count + 1) * (1 - rate) - 1e-9))
     if place > count:
         raise ValueError(
             f"{count} clean images are too few for a false-positive rate of {rate:g}: "
-            f"bring {math.ceil(1 / rate - 1e-9) - 1} or more"
+            f"bring {fewest(rate)} or more"
         )
     return place
+
+
+def fewest(rate: float) -> int:
+    """Return the fewest clean scores that a threshold for ``rate``, in (0, 1), can be had from."""
+    return max(1, math.ceil(1 / rate - 1e-9) - 1)
 
 
 def quantile_threshold(scores: Tensor, rate: float) -> float:

@@ -63,7 +63,8 @@ def _remarks(samples: Samples) -> Iterable[str]:
     if samples.unreadable:
         shown = ", ".join(printable(file) for file in samples.unreadable[:3])
         more = ", ..." if len(samples.unreadable) > 3 else ""
-        yield f"{len(samples.unreadable)} files cannot be read as images: {shown}{more}"
+        files = "1 file" if len(samples.unreadable) == 1 else f"{len(samples.unreadable)} files"
+        yield f"{files} cannot be read: {shown}{more}"
     alike = f"cosine {number(samples.alike)}, clean images {number(samples.clean_alike)}"
     if samples.another_kind:
         yield (
@@ -95,7 +96,9 @@ def sheet(shown: list[tuple[Sample, Tensor, Tensor, Tensor]]) -> Image.Image:
 
     from encodercheck.witness import tile
 
-    largest = max((float(errors.max()) for *_, errors in shown), default=1.0) or 1.0
+    # What cannot be reconstructed at all, from an embedding that is not finite, is white.
+    finite = [errors[errors.isfinite()] for *_, errors in shown]
+    largest = max((float(errors.max()) for errors in finite if len(errors)), default=1.0) or 1.0
     width = GAP + 3 * (TILE + GAP)
     height = CAPTION + GAP + len(shown) * (TILE + CAPTION + GAP)
     canvas = Image.new("RGB", (width, height), "white")
@@ -106,7 +109,7 @@ def sheet(shown: list[tuple[Sample, Tensor, Tensor, Tensor]]) -> Image.Image:
         top = CAPTION + GAP + row * (TILE + CAPTION + GAP)
         heat = (errors / largest).expand(3, -1, -1)
         for column, pixels in enumerate((image, reconstructed, heat)):
-            canvas.paste(tile(pixels, TILE), (GAP + column * (TILE + GAP), top))
+            canvas.paste(tile(pixels.nan_to_num(1.0), TILE), (GAP + column * (TILE + GAP), top))
         name = printable(sample.file)
         name = name if len(name) <= 36 else f"...{name[-33:]}"
         colour = "red" if sample.flagged else "black"
