@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from encodercheck.cache import make_folder
@@ -53,6 +54,7 @@ class Ledger:
     def __init__(self, path: Path, run: str) -> None:
         make_folder(path.parent)
         self._path, self._run = path, run
+        self._lock = FileLock(f"{path}.lock")
         try:
             self._database = self._open(path)
         except sqlite3.DatabaseError:
@@ -81,6 +83,19 @@ class Ledger:
             raise OutputError(
                 f"{self._path}: cannot be written ({error}); "
                 "set ENCODERCHECK_CACHE to another folder"
+            ) from error
+
+    def hold(self) -> None:
+        """Keep other processes away until this one closes the ledger, or ends.
+
+        Raises:
+            OutputError: another one holds it.
+        """
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise OutputError(
+                f"{self._path}: another screening of the same images is under way; wait for it"
             ) from error
 
     def forget(self) -> None:
@@ -126,6 +141,11 @@ class Ledger:
         rows = self._select("file", "score IS NULL", -1, order="file")
         return [os.fsdecode(file) for (file,) in rows]
 
+    def count(self) -> int:
+        """Return how many files have been seen in this run, taken over or new."""
+        ((count,),) = self._select("COUNT(*)", "TRUE", -1)
+        return int(count)
+
     def scored(self) -> int:
         """Return how many images have a score."""
         ((count,),) = self._select("COUNT(*)", "score IS NOT NULL", -1)
@@ -151,6 +171,7 @@ class Ledger:
         """Write and close."""
         self.commit()
         self._database.close()
+        self._lock.release()
 
     def _select(
         self,

@@ -130,13 +130,12 @@ class Screen:
         files = folder.listing(self.folder, option="")
         if not files:
             raise ImagesError(f"{self.folder}: holds no image files; name a folder that does")
-        done = 0
         # Taken before a file is read: what is written to it meanwhile is scored the next time.
         states: dict[Path, str] = {}
         for batch in _batches(self._unknown(files, states), self.encoder.image_size):
             self._score(batch, states)
-            done += len(batch)
-            progress(done, len(files), f"{self.ledger.above(self.dede.threshold)} flagged")
+            flagged = self.ledger.above(self.dede.threshold)
+            progress(self.ledger.count(), len(files), f"{flagged} flagged")
         self.ledger.commit()
         return self._report(top)
 

@@ -26,7 +26,7 @@ from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
 GAINS = st.floats(-1, 0.99)
 SIZES = st.floats(1e-4, 1)
 # At these axis values a gain is told from its neighbours, and from the most suspicious one.
-VALUES = {"gain": GAINS, "size": SIZES}
+VALUES = {"gain": GAINS, "size": SIZES, "shift": st.floats(-1, 5)}
 
 
 @st.composite
@@ -128,7 +128,11 @@ def test_without_support_nothing_is_said():
 def test_while_clean_encoders_are_measured_nothing_is_demanded(scale):
     none = Null((), scale, "none", own=False, required=False)
     none.require_support()
-    sides = {"gain": Direction.AT_MOST, "size": Direction.AT_LEAST}
+    sides = {
+        "gain": Direction.AT_MOST,
+        "size": Direction.AT_LEAST,
+        "shift": Direction.AT_MOST,
+    }
     for value in (-1e300, 0.0, 1e300):
         assert Measurement("m", value, none.limit, sides[scale]).outcome is Outcome.PASSED
     # A supported one judges, so that a doubtful "clean" encoder is warned of.
@@ -309,3 +313,14 @@ def test_a_limit_that_was_set_by_hand_needs_no_clean_encoders(null, limit, known
     fixed.require_support()
     fixed.require_verdict(limit)
     assert replace(fixed, required=False).decides is None
+
+
+@given(nulls("shift"), st.floats())
+def test_strangers_shifts_fail_nobody_and_clear_only_what_is_usual(null, value):
+    stranger = replace(null, own=False)
+    assert Measurement("m", 1e300, stranger.limit, Direction.AT_MOST).outcome is Outcome.PASSED
+    if stranger.p_value(value) >= DOUBT:
+        stranger.require_verdict(value)
+    else:
+        with pytest.raises(CheckInconclusive, match="encodercheck calibrate"):
+            stranger.require_verdict(value)

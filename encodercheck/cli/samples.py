@@ -211,6 +211,7 @@ def _run(
             prepared = screening.prepare(encoder, images, progress=move, **settings)
         except CheckInconclusive as error:
             raise EncoderCheckError(f"{encoder.provenance.path}: {error}") from error
+        prepared.ledger.hold()
         progress.reset(task, description="screening", total=None)
         return prepared, prepared.run(top=top, progress=move)
 

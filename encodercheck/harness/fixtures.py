@@ -141,7 +141,7 @@ def compare(null: FindNull, measure: Measure) -> Compare:
         clean.require_support()
         upward = SCALES[scale].harmless > 0
         limit = {"at_most": clean.limit} if upward else {"at_least": clean.limit}
-        within = measure(name, number, **limit)
+        within = measure(name, number, **({} if clean.only_doubts else limit))
         if within:
             clean.require_verdict(number)
         return within

@@ -39,7 +39,7 @@ class Scale:
 
     ``harmless`` is a limit that every number keeps, ``extreme`` the most suspicious value there is.
     However alike the encoders of a null are, the next one may differ by ``least_deviation`` on the
-    scale's axis.
+    scale's axis. Unless values carry from one architecture to another, strangers fail nobody.
     """
 
     forward: Callable[[float], float]
@@ -47,6 +47,7 @@ class Scale:
     harmless: float
     extreme: float
     least_deviation: float
+    carries: bool = True
 
 
 # A gain is judged by the part of the spread that the trigger leaves: 0.99 is to 0.9 as 0.9 to 0.
@@ -65,13 +66,15 @@ SIZE = Scale(
     extreme=0.0,
     least_deviation=0.15,
 )
-# What is the logarithm of a ratio already: as it is.
+# What is the logarithm of a ratio already: as it is. It depends on how far embeddings can be driven
+# out of their range: untrained networks shift as far as backdoored ones of other architectures.
 SHIFT = Scale(
     forward=lambda shift: shift,
     back=lambda value: value,
     harmless=math.inf,
     extreme=math.inf,
     least_deviation=0.05,
+    carries=False,
 )
 SCALES: Mapping[str, Scale] = {"gain": GAIN, "size": SIZE, "shift": SHIFT}
 
@@ -119,9 +122,15 @@ class Null:
         """The last value that does not fail; NaN, which no value keeps, without support."""
         if self.fixed is not None:
             return self.fixed
-        if not self.supported and not self.required:
+        if (not self.supported and not self.required) or self.only_doubts:
             return SCALES[self.scale].harmless
         return self.quantile(self.alpha)
+
+    @property
+    def only_doubts(self) -> bool:
+        """Whether no value fails, because strangers' values do not carry over."""
+        strangers = self.supported and not self.own
+        return strangers and self.fixed is None and not SCALES[self.scale].carries
 
     def require_support(self) -> None:
         """Demand enough clean encoders to judge by, and that they leave room for a verdict.
@@ -142,7 +151,8 @@ class Null:
     def require_verdict(self, value: float) -> None:
         """Demand that ``value`` is clearly usual where the null is of other architectures.
 
-        What is below :attr:`alpha` has failed already, NaN too: neither is this method's to say.
+        What is below :attr:`alpha` has failed already, NaN too: neither is this method's to say,
+        unless nothing fails.
 
         Raises:
             CheckInconclusive: the p-value lies between :attr:`alpha` and ``DOUBT``.
@@ -150,7 +160,10 @@ class Null:
         if self.fixed is not None:
             return
         chance = self.p_value(value)
-        if self.required and not self.own and self.alpha <= chance < DOUBT:
+        doubtful = self.alpha <= chance < DOUBT
+        if self.only_doubts:
+            doubtful = not chance >= DOUBT
+        if self.required and not self.own and doubtful:
             raise CheckInconclusive(
                 f"{value:.4g} is unusual (p {chance:.2g}), but only against {self.source}, and "
                 f"this architecture may differ; {WAY_OUT}"
