@@ -86,7 +86,7 @@ Std = Annotated[
 ]
 Images = Annotated[
     str | None,
-    typer.Option(metavar="SRC", help="A folder of clean images. [default: generated ones]"),
+    typer.Option(metavar="SRC", help="A folder of clean images (default: generated ones)."),
 ]
 Profile = Annotated[ProfileName, typer.Option(help="How hard to look.")]
 Device = Annotated[DeviceName, typer.Option(help="Where the encoder runs.")]

@@ -31,7 +31,7 @@ def command(
     device: options.Device = options.DeviceName.auto,
     seed: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Which images. [default: others than the scan's]"),
+        typer.Option(metavar="N", help="Which images (default: others than the scan's)."),
     ] = None,
 ) -> None:
     """Stamp a saved trigger on fresh images. Exit code 1: it works again; 0: it does not."""

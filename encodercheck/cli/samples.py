@@ -58,7 +58,7 @@ def command(
         str | None,
         typer.Option(
             metavar="SRC",
-            help="A folder of clean images of the same kind. [default: generated ones]",
+            help="A folder of clean images of the same kind (default: generated ones).",
         ),
     ] = None,
     clean_images: Annotated[
@@ -79,7 +79,7 @@ def command(
     ] = DecoderName.conv,
     patch: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Side of a patch in pixels. [default: an eighth]"),
+        typer.Option(metavar="N", min=1, help="Side of a patch in pixels (default: an eighth)."),
     ] = None,
     mask: Annotated[
         str,
@@ -117,9 +117,11 @@ def command(
 ) -> None:
     """Screen images for triggers, with DeDe.
 
-    A decoder learns on clean images to reconstruct them from their embeddings; an image that a
-    backdoor maps elsewhere cannot be reconstructed. An interrupted run goes on where it was. Exit
-    code 0: no more images are flagged than of clean ones; 1: more are; 2: no verdict.
+    A decoder learns to reconstruct clean images from their embeddings.
+
+    What a backdoor maps elsewhere cannot be reconstructed. An interrupted run goes on.
+
+    Exit code 0: no more images are flagged than of clean ones; 1: more are; 2: no verdict.
     """
     model, images = _model_and_images(places, arch)
     masks = _masks(mask)
