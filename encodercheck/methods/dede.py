@@ -36,6 +36,8 @@ SEES = ("whole", "masked")
 SCORES = ("relative", "error")
 # What a masked image shows in place of a hidden patch, to the encoder of the variant.
 GREY = 0.5
+# Transformers take smaller steps.
+LEARNING_RATES = {"conv": 6e-3, "transformer": 2e-3}
 # One clean image of so many is held back to set the threshold on.
 HELD_BACK = 5
 # Which of the rivals' reconstructions an image's own is compared with: one in twenty fits better.
@@ -74,7 +76,7 @@ class Settings:
     passes: int = 2
     epochs: int = 16
     batch: int = 128
-    learning_rate: float = 6e-3
+    learning_rate: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -101,9 +103,8 @@ class Settings:
     @property
     def training(self) -> Training:
         """What of it the training of a decoder depends on."""
-        return Training(
-            self.decoder, self.train_mask, self.epochs, self.batch, self.learning_rate, self.seed
-        )
+        rate = self.learning_rate or LEARNING_RATES[self.decoder]
+        return Training(self.decoder, self.train_mask, self.epochs, self.batch, rate, self.seed)
 
     def test_masks(self, grid: PatchGrid) -> Tensor:
         """Return which patches are visible in each pass of a test, (passes, count)."""
