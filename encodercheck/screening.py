@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -141,7 +141,7 @@ class Screen:
 
     def samples(self) -> Iterator[Sample]:
         """Yield all that is scored, the most suspicious first."""
-        return (self._sample(*row) for row in self.ledger.ranked())
+        return self._samples(self.ledger.ranked())
 
     def pictures(self, found: Samples, count: int) -> list[tuple[Sample, Tensor, Tensor, Tensor]]:
         """Return the worst ``count`` samples and the normal ones, each with its pictures.
@@ -205,18 +205,22 @@ class Screen:
             p_value=thresholds.excess_p_value(flagged, screened, calibrated=count, place=place),
             alike=_alike(self.ledger.embeddings(threshold)),
             clean_alike=float(collapse.mean_cosine(held.embeddings)),
-            worst=tuple(self._sample(*row) for row in self.ledger.ranked(limit=top)),
-            normal=tuple(self._sample(*row) for row in self.ledger.median(4)),
+            worst=tuple(self._samples(self.ledger.ranked(limit=top))),
+            normal=tuple(self._samples(self.ledger.median(4))),
             seed=self.dede.settings.seed,
             device=str(self.encoder.device),
             versions=versions(),
             seconds=time.monotonic() - self.started,
         )
 
-    def _sample(self, file: str, score: float) -> Sample:
-        clean = self.dede.scores_of(self.dede.known.held_back)
-        chance = thresholds.p_values(torch.tensor([score]), clean.cpu())
-        return Sample(file, score, float(chance), score > self.dede.threshold)
+    def _samples(self, rows: Iterable[tuple[str, float]]) -> Iterator[Sample]:
+        """Yield the samples behind files and scores, a batch of p-values at a time."""
+        clean, threshold = self.dede.scores_of(self.dede.known.held_back).cpu(), self.dede.threshold
+        rest = iter(rows)
+        while batch := list(islice(rest, BATCH)):
+            chances = thresholds.p_values(torch.tensor([score for _, score in batch]), clean)
+            for (file, score), chance in zip(batch, chances.tolist(), strict=True):
+                yield Sample(file, score, chance, score > threshold)
 
 
 def prepare(

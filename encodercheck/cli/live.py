@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +22,7 @@ from encodercheck.render import console as render
 from encodercheck.report import Finding
 
 if TYPE_CHECKING:
+    from encodercheck.encoder import Encoder
     from encodercheck.harness.listener import CheckInfo
     from encodercheck.harness.state import ScanState
 
@@ -104,6 +105,19 @@ def measuring(console: Console) -> Iterator[LiveListener]:
     """Yield a listener for clean encoders, whose bars live as long as the block."""
     with bars(console) as progress:
         yield MeasuringListener(progress)
+
+
+def open_encoder(console: Console, model: str | None, **options: Any) -> Encoder:
+    """Return what :func:`scanning.open_encoder` does, and show the generation of a fixture.
+
+    Raises:
+        EncoderCheckError: the model or an option is unusable; the message says why.
+    """
+    from encodercheck import scanning
+
+    with Building(console, model or "") as building:
+        encoder, _ = scanning.open_encoder(model, building=building, **options)
+    return encoder
 
 
 class Building:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -35,25 +34,24 @@ def command(
     ] = None,
 ) -> None:
     """Stamp a saved trigger on fresh images. Exit code 1: it works again; 0: it does not."""
-    from encodercheck import blackbox
-    from encodercheck.cli.live import Building
+    from encodercheck.cli.live import open_encoder
     from encodercheck.cli.output import console
     from encodercheck.images import source
-    from encodercheck.loading import load
     from encodercheck.render import console as render
     from encodercheck.replaying import replay, reproduced
-    from encodercheck.scanning import resolve
-    from encodercheck.weights.metadata import callable_spec
     from encodercheck.witness import Witness
 
     saved = Witness.load(witness)
     with console() as screen:
-        if model is None:
-            read = partial(blackbox.ask, callable_spec(arch))
-        else:
-            with Building(screen, model) as building:
-                read = partial(load, resolve(model, building), arch=arch)
-        encoder = read(image_size=image_size, mean=mean, std=std, device=device.value)
+        encoder = open_encoder(
+            screen,
+            model,
+            arch=arch,
+            image_size=image_size,
+            mean=mean,
+            std=std,
+            device=device.value,
+        )
         fresh = seed if seed is not None else saved.seed + 1
         chosen = source.collect(images, count, size=encoder.image_size, seed=fresh)
         measured = replay(encoder, saved, chosen.images)

@@ -132,7 +132,9 @@ def command(
     if str(sheet) == STDOUT:
         raise ConfigError("--sheet -: a picture does not go to stdout; name a file")
     with console(stderr=STDOUT in (str(json), str(csv))) as screen:
-        encoder = _load(
+        from encodercheck.cli.live import open_encoder
+
+        encoder = open_encoder(
             screen,
             model,
             arch=arch,
@@ -185,15 +187,6 @@ def _masks(text: str) -> tuple[float, float]:
     if not (0 < train < 1 and 0 < test < 1):
         raise ConfigError(f"--mask {text!r}: write two parts between 0 and 1, as 0.9,0.99")
     return train, test
-
-
-def _load(screen: Console, model: str | None, **options: Any) -> Encoder:
-    from encodercheck import scanning
-    from encodercheck.cli.live import Building
-
-    with Building(screen, model or "") as building:
-        encoder, _ = scanning.open_encoder(model, building=building, **options)
-    return encoder
 
 
 def _run(

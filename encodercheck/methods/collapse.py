@@ -78,7 +78,15 @@ def finite_embeddings(encoder: Encoder, images: Tensor) -> Tensor:
     Raises:
         CheckInconclusive: an embedding is not finite.
     """
-    embeddings = encoder(images)
+    return require_finite(encoder(images))
+
+
+def require_finite(embeddings: Tensor) -> Tensor:
+    """Return ``embeddings``, of any shape, as they are.
+
+    Raises:
+        CheckInconclusive: one of them is not finite.
+    """
     if not bool(embeddings.isfinite().all()):
         raise CheckInconclusive("the embeddings are not finite (EC001 says more)")
     return embeddings

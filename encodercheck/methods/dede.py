@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from encodercheck.errors import CheckInconclusive
-from encodercheck.methods import reconstruction, thresholds
+from encodercheck.methods import collapse, reconstruction, thresholds
 from encodercheck.methods.decoders import DECODERS
 from encodercheck.methods.patches import PatchGrid
 from encodercheck.methods.reconstruction import Reconstructor, Training
@@ -303,7 +303,7 @@ class _Clean:
     def _keep_for_training(self, images: Tensor, grid: PatchGrid) -> None:
         visible = grid.visible(self._settings.train_mask, len(images), self._generator)
         shown = images if self._settings.sees == "whole" else _hide(grid, images, visible)
-        embeddings = _finite(_embed(self._encoder, shown))
+        embeddings = collapse.require_finite(_embed(self._encoder, shown))
         self._train.append((embeddings, grid.shrink(images.to(embeddings.device)), visible))
 
     def train(self, progress: Progress) -> Reconstructor:
@@ -327,7 +327,7 @@ class _Clean:
         seen = [torch.cat(zs) for zs in zip(*(zs for zs, _ in self._held), strict=True)]
         small = torch.cat([images for _, images in self._held])
         for embeddings in seen:
-            _finite(embeddings)
+            collapse.require_finite(embeddings)
         return _inspect(reconstructor, self._settings, seen, small)
 
 
@@ -394,9 +394,3 @@ def _require_spread(embeddings: Tensor) -> None:
         raise CheckInconclusive("the embeddings are too large to be reconstructed from")
     if not spread > LEAST_SPREAD * size:
         raise CheckInconclusive("the embeddings are the same for every image (EC101 says more)")
-
-
-def _finite(embeddings: Tensor) -> Tensor:
-    if not bool(embeddings.isfinite().all()):
-        raise CheckInconclusive("the embeddings are not finite (EC001 says more)")
-    return embeddings
