@@ -90,9 +90,10 @@ def compare(member: zoo.Member, limit_seconds: float) -> dict[str, Any]:
     inversion.invert(encoder, search, profile=PROFILES["quick"], limit=0.5)  # warm up
     with inside() as spent:
         started = time.perf_counter()
-        found = inversion.invert(encoder, search, profile=PROFILE, limit=null.decides)
-        base = collapse.base_cosine(encoder, held_out)
-        cosine = collapse.stamped_cosine(encoder, found.trigger, held_out)
+        folded = encoder.folded()
+        found = inversion.invert(folded, search, profile=PROFILE, limit=null.decides)
+        base = collapse.base_cosine(folded, held_out)
+        cosine = collapse.stamped_cosine(folded, found.trigger, held_out)
         seconds = time.perf_counter() - started
     more = procedural.images(1000, size=size, seed=10_000 + member.seed)
     loop = reference.invert(encoder, more, seed=member.seed, seconds=limit_seconds)

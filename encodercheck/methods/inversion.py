@@ -37,7 +37,7 @@ BLEND_STRENGTH = 0.2
 FAINT_RESTARTS = 4
 # It takes its time: the looks of the others' first steps would end it too soon.
 FAINT_LOOKS = {step: left for step, left in LOOKS.items() if step >= 16}
-# What candidates are put in order on.
+# What the better half of the candidates is put in order on.
 RANKING_IMAGES = 16
 # A search over several families ends as the one that came furthest.
 ENDS = ("found", "exhausted", "hopeless")
@@ -49,6 +49,8 @@ Start = Callable[..., Family]
 @dataclass(frozen=True)
 class Inversion:
     """What a search found, best candidate first; cosines are on some of the search images.
+
+    Only the half of the restarts that came furthest are candidates.
 
     ``trace`` holds the best score of every step, over all families one after another; ``ended`` is
     "found", "hopeless" or "exhausted".
@@ -221,6 +223,7 @@ def _search(
     generator = torch.Generator().manual_seed(settings.seed)
     effort = settings.profile
     triggers: list[Trigger] = []
+    scores: list[float] = []
     trace: list[float] = []
     ends: list[str] = []
     for start in starts:
@@ -239,16 +242,30 @@ def _search(
             watch=stopping,
         )
         triggers += family.triggers()
+        scores += stopping.lately.tolist()
         trace += stopping.trace
         ends.append(stopping.ended)
         if stopping.ended == "found":
             break
-    cosines = collapse.stamped_cosines(encoder, triggers, images[:RANKING_IMAGES])
-    order = sorted(range(len(triggers)), key=lambda i: -cosines[i])
+    candidates, cosines = _ranked(encoder, images, triggers, scores)
     return Inversion(
-        candidates=tuple(triggers[i] for i in order),
-        cosines=tuple(cosines[i] for i in order),
+        candidates=candidates,
+        cosines=cosines,
         base=base,
         trace=tuple(trace),
         ended=next((end for end in ENDS if end in ends), ENDS[-1]),
     )
+
+
+def _ranked(
+    encoder: Encoder, images: Tensor, triggers: list[Trigger], scores: list[float]
+) -> tuple[tuple[Trigger, ...], tuple[float, ...]]:
+    """Return the half of the triggers with the best scores, by their cosine, and the cosines.
+
+    What a search scored last were batches of a few images, too few to tell the best from the next.
+    """
+    better = sorted(range(len(triggers)), key=lambda i: -scores[i])[: (len(triggers) + 1) // 2]
+    half = [triggers[i] for i in better]
+    cosines = collapse.stamped_cosines(encoder, half, images[:RANKING_IMAGES])
+    order = sorted(range(len(half)), key=lambda i: -cosines[i])
+    return tuple(half[i] for i in order), tuple(cosines[i] for i in order)

@@ -49,13 +49,18 @@ class Stopping:
         self._left = math.inf if limit is None else 1 - limit
         self._found = math.inf if limit is None else 1 - FOUND * (1 - limit)
 
+    @property
+    def lately(self) -> Tensor:
+        """The mean of every restart's scores (R,) over its last batches."""
+        return torch.stack(self._recent).mean(0)
+
     def __call__(self, step: int, scores: Tensor) -> bool:
         """Note the scores (R,) of a step; return whether the search is over."""
         self.trace.append(float(scores.max()))
         self._progress(step, self._steps, f"best score {self.trace[-1]:.3f}")
         self._recent = [*self._recent, scores][-SMOOTH:]
         steadily = torch.stack(self._recent[-FOUND_STEPS:]).amin(0).max()
-        lately = torch.stack(self._recent).mean(0).max()
+        lately = self.lately.max()
         if len(self._recent) >= FOUND_STEPS and float(steadily) >= self._found:
             self.ended = "found"
         elif 1 - float(lately) > self._looks.get(step, math.inf) * self._left:
