@@ -114,6 +114,13 @@ def test_a_doubtful_value_is_a_verdict_at_home_only():
         borrowed.require_verdict(value)
 
 
+def test_a_doubtful_shift_is_no_verdict_at_home_either():
+    own = Null((0.3, 0.4, 0.5, 0.35), "shift", "four clean encoders")
+    with pytest.raises(CheckInconclusive, match=r"p 0\.01\), against four.*encodercheck calibrate"):
+        own.require_verdict(own.quantile(0.01))
+    own.require_verdict(own.quantile(0.03))
+
+
 def test_without_support_nothing_is_said():
     none = Null((0.3, 0.4), "gain", "2 with EC202.gain", own=False)
     assert not none.supported

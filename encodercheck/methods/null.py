@@ -149,10 +149,11 @@ class Null:
             raise CheckInconclusive(f"no value would be unusual against {self.source}; {WAY_OUT}")
 
     def require_verdict(self, value: float) -> None:
-        """Demand that ``value`` is clearly usual where the null is of other architectures.
+        """Demand that ``value`` is clearly usual, where the null is one to be doubted.
 
-        What is below :attr:`alpha` has failed already, NaN too: neither is this method's to say,
-        unless nothing fails.
+        That is one of other architectures, and any of a statistic that varies so much from encoder
+        to encoder that it does not carry. What is below :attr:`alpha` has failed already, NaN too:
+        neither is this method's to say, unless nothing fails.
 
         Raises:
             CheckInconclusive: the p-value lies between :attr:`alpha` and ``DOUBT``.
@@ -163,10 +164,13 @@ class Null:
         doubtful = self.alpha <= chance < DOUBT
         if self.only_doubts:
             doubtful = not chance >= DOUBT
-        if self.required and not self.own and doubtful:
+        wary = not self.own or not SCALES[self.scale].carries
+        if self.required and wary and doubtful:
+            against = f"against {self.source}, though not enough to fail"
+            if not self.own:
+                against = f"but only against {self.source}, and this architecture may differ"
             raise CheckInconclusive(
-                f"{value:.4g} is unusual (p {chance:.2g}), but only against {self.source}, and "
-                f"this architecture may differ; {WAY_OUT}"
+                f"{value:.4g} is unusual (p {chance:.2g}), {against}; {WAY_OUT}"
             )
 
     def p_value(self, value: float) -> float:
