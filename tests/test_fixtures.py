@@ -23,13 +23,14 @@ from encodercheck.fixtures import (
     certificate,
     downstream,
     network,
-    pretraining,
+    views,
 )
 from encodercheck.fixtures.attacks import badencoder
 from encodercheck.fixtures.build import CERTIFICATE, MODEL, Built
+from encodercheck.fixtures.catalogue import RECIPES
+from encodercheck.fixtures.pretraining import simclr
 from encodercheck.fixtures.recipes import (
     MEAN,
-    RECIPES,
     BadEncoder,
     Certification,
     Patch,
@@ -147,7 +148,7 @@ def test_nt_xent_is_equation_1() -> None:
         others = sum(math.exp(cosine(z[i], z[k]) / t) for k in range(2 * n) if k != i)
         losses.append(-math.log(partner / others))
     expected = sum(losses) / len(losses)
-    assert float(pretraining.nt_xent(first, second, t)) == pytest.approx(expected, rel=1e-5)
+    assert float(simclr.nt_xent(first, second, t)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_effectiveness_is_l0() -> None:
@@ -180,17 +181,17 @@ def test_margin_and_mean_cosine() -> None:
 def test_views_keep_shape_and_range_and_differ() -> None:
     images = procedural.images(16, size=32, seed=0)
     generator = torch.Generator().manual_seed(0)
-    views = pretraining.augment(images, generator)
-    assert views.shape == images.shape
-    assert bool(((views >= 0) & (views <= 1)).all())
-    assert not torch.equal(views, pretraining.augment(images, generator))
+    seen = views.augment(images, generator)
+    assert seen.shape == images.shape
+    assert bool(((seen >= 0) & (seen <= 1)).all())
+    assert not torch.equal(seen, views.augment(images, generator))
     generator.manual_seed(0)
-    assert torch.equal(views, pretraining.augment(images, generator))
+    assert torch.equal(seen, views.augment(images, generator))
 
 
 def test_jitter_keeps_greys_grey() -> None:
     grey = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1)
-    jittered = pretraining._recolour(grey, torch.Generator().manual_seed(1))
+    jittered = views._recolour(grey, torch.Generator().manual_seed(1))
     spread = jittered.amax(1) - jittered.amin(1)
     # The coefficients of the colour axes are rounded to three digits.
     assert float(spread.max()) < 5e-3
@@ -230,11 +231,11 @@ def test_parse(text: str, expected: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "bad", "@1", "Clean", "../clean", "badencoder @1"])
-def test_an_unknown_name_is_answered_with_the_known_ones(text: str) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest(text: str) -> None:
     with pytest.raises(FixtureError) as caught:
         fixtures.parse(text)
-    for name in RECIPES:
-        assert name in str(caught.value)
+    assert any(f"try {name}" in str(caught.value) for name in RECIPES)
+    assert "encodercheck fixtures list" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
