@@ -54,8 +54,9 @@ def prepare(
     """Load ``model`` and the images for a scan with them.
 
     ``model`` is a .safetensors file, a folder, ``fixture:NAME``, or an Encoder, or None for the
-    black box that ``arch`` names as ``package.module:callable``; ``images`` a folder, or None for
-    the embedded generator; ``null`` a file of further clean encoders to compare with;
+    black box that ``arch`` names as ``package.module:callable``; ``images`` a folder, a data set on
+    the disk as ``cifar10:DIR`` (see :mod:`~encodercheck.images.datasets`), or None for the embedded
+    generator; ``null`` a file of further clean encoders to compare with;
     ``max_memory`` how many bytes the encoder may take at work; ``building`` hears how far the
     generation of a fixture is.
 

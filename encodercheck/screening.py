@@ -237,9 +237,9 @@ def prepare(
 ) -> Screen:
     """Fit a decoder to clean images, or take it from the cache, and open the folder's ledger.
 
-    ``clean`` is a folder, or None for the embedded generator; ``rate`` or else ``sigmas`` sets the
-    threshold, see :class:`~encodercheck.methods.dede.Dede`; ``fresh`` forgets what an earlier
-    screening measured.
+    ``clean`` is a folder, a data set as ``cifar10:DIR``, or None for the embedded generator;
+    ``rate`` or else ``sigmas`` sets the threshold, see :class:`~encodercheck.methods.dede.Dede`;
+    ``fresh`` forgets what an earlier screening measured.
 
     Raises:
         CheckInconclusive: embeddings are not finite, or say nothing about images.

@@ -76,12 +76,13 @@ def _known(out: Path, profile: str, images: str | None) -> Nulls | None:
     Raises:
         ConfigError: it is no null, or was measured in another way.
     """
+    from encodercheck.images import source
     from encodercheck.nulls import Nulls
 
     if not out.exists():
         return None
     nulls = Nulls.read(out)
-    kind = images or "procedural"
+    kind = source.kind(images)
     if nulls.encoders and (nulls.profile, nulls.images) != (profile, kind):
         raise ConfigError(
             f"{out}: has profile {nulls.profile} and {nulls.images} images, not {profile} and "

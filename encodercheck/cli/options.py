@@ -86,7 +86,11 @@ Std = Annotated[
 ]
 Images = Annotated[
     str | None,
-    typer.Option(metavar="SRC", help="A folder of clean images (default: generated ones)."),
+    typer.Option(
+        metavar="SRC",
+        help="A folder of clean images, or a data set on disk: cifar10:DIR, cifar100:DIR, "
+        "stl10:DIR, svhn:DIR, gtsrb:DIR (default: generated ones).",
+    ),
 ]
 Profile = Annotated[ProfileName, typer.Option(help="How hard to look.")]
 Device = Annotated[DeviceName, typer.Option(help="Where the encoder runs.")]
@@ -100,6 +104,10 @@ Null = Annotated[
 MaxMemory = Annotated[
     int | None,
     typer.Option(metavar="SIZE", parser=size, help="Bound the memory at work: 2GB, 512MiB, bytes."),
+]
+Keyword = Annotated[
+    str,
+    typer.Option("-k", metavar="EXPR", help="Run the checks that match, as pytest -k does."),
 ]
 Checks = Annotated[
     list[Path] | None,

@@ -58,7 +58,8 @@ def command(
         str | None,
         typer.Option(
             metavar="SRC",
-            help="A folder of clean images of the same kind (default: generated ones).",
+            help="Clean images of the same kind, a folder or a data set as for scan --images "
+            "(default: generated ones).",
         ),
     ] = None,
     clean_images: Annotated[

@@ -34,10 +34,7 @@ def command(
     ] = None,
     images: options.Images = None,
     checks: options.Checks = None,
-    keyword: Annotated[
-        str,
-        typer.Option("-k", metavar="EXPR", help="Run the checks that match, as pytest -k does."),
-    ] = "",
+    keyword: options.Keyword = "",
     profile: options.Profile = options.ProfileName.standard,
     arch: options.Arch = None,
     image_size: options.ImageSize = None,

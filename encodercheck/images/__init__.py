@@ -1,1 +1,1 @@
-"""Where clean images come from: the embedded procedural generator, or a folder."""
+"""Where clean images come from: the embedded generator, a folder, or a data set on the disk."""

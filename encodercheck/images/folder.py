@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from encodercheck.errors import ImagesError
 # Decoding leaves the interpreter free: a few threads keep an encoder fed, and few images in memory.
 READERS = 4
 AHEAD = 64
+
+T = TypeVar("T")
+Read = TypeVar("Read")
 
 EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -64,28 +68,33 @@ def listing(folder: Path, *, option: str = "--images ") -> list[Path]:
     return sorted(f for f in folder.rglob("*") if f.suffix.lower() in EXTENSIONS and f.is_file())
 
 
-def drawn(files: list[Path], seed: int) -> list[Path]:
-    """Return the files in the order that ``seed`` draws them in."""
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
-    return [files[i] for i in order]
+def drawn(items: Sequence[T], seed: int) -> list[T]:
+    """Return files, or what else there is, in the order that ``seed`` draws them in."""
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [items[i] for i in order]
 
 
 def read_all(files: Iterable[Path], size: int) -> Iterator[tuple[Path, Tensor | None]]:
     """Yield every file with its image (3, size, size) in [0, 1], None where it cannot be decoded.
 
-    In order, read a little ahead by a few threads.
+    In order, see :func:`ahead`.
     """
-    waiting: deque[tuple[Path, Future[Tensor | None]]] = deque()
+    return ahead(files, lambda file: read(file, size))
+
+
+def ahead(items: Iterable[T], reading: Callable[[T], Read]) -> Iterator[tuple[T, Read]]:
+    """Yield every item with what is read for it; in order, a little ahead, by a few threads."""
+    waiting: deque[tuple[T, Future[Read]]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
         try:
-            for file in files:
-                waiting.append((file, pool.submit(read, file, size)))
+            for item in items:
+                waiting.append((item, pool.submit(reading, item)))
                 if len(waiting) > AHEAD:
-                    first, image = waiting.popleft()
-                    yield first, image.result()
+                    first, found = waiting.popleft()
+                    yield first, found.result()
             while waiting:
-                first, image = waiting.popleft()
-                yield first, image.result()
+                first, found = waiting.popleft()
+                yield first, found.result()
         finally:
             # Who asks for no more waits for what is being read, not for what was to come.
             pool.shutdown(cancel_futures=True)
@@ -98,8 +107,13 @@ def read(file: Path, size: int) -> Tensor | None:
     """
     try:
         with Image.open(file) as image:
-            fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+            return fitted(image.convert("RGB"), size).float() / 255
     except Exception:
         # On damaged files decoders fail in any way, with a TypeError too.
         return None
-    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1).float() / 255
+
+
+def fitted(image: Image.Image, size: int) -> Tensor:
+    """Return an RGB image as 8 bits, (3, size, size): resized on its shorter side, and cropped."""
+    small = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from encodercheck.errors import ImagesError
-from encodercheck.images import folder, procedural
+from encodercheck.images import pool, procedural
+from encodercheck.images.pool import Pool
 
 PROCEDURAL = "procedural"
 # Images in memory at once where many are wanted.
@@ -34,22 +36,31 @@ class ImageSet:
 
 
 def collect(source: str | None, n: int, *, size: int, seed: int) -> ImageSet:
-    """Return ``n`` images of ``size`` x ``size`` pixels: a folder's, or procedural ones for None.
+    """Return ``n`` images of ``size`` x ``size`` pixels, procedural ones for None.
+
+    ``source`` is a folder of images, or a data set on the disk as ``cifar10:DIR``, see
+    :mod:`~encodercheck.images.datasets`; of that the test split is drawn from.
 
     Raises:
-        ImagesError: the folder is missing or holds fewer than ``n`` readable images.
+        ImagesError: the folder is missing, is damaged or holds fewer than ``n`` readable images.
     """
     if source is None:
         return ImageSet(procedural.images(n, size=size, seed=seed), PROCEDURAL)
-    images, unreadable = folder.images(Path(source), n, size=size, seed=seed)
-    return ImageSet(images, source, unreadable)
+    found = pool.opened(source)
+    images, unreadable = found.images(n, size=size, seed=seed)
+    return ImageSet(images, found.kind, unreadable)
+
+
+def kind(source: str | None) -> str:
+    """Return what a report calls the images of ``source``: a data set by its name alone."""
+    return PROCEDURAL if source is None else pool.opened(source).kind
 
 
 @dataclass(frozen=True)
 class Further:
     """Up to ``n`` clean images, none of which is among the first ``after`` of a scan.
 
-    ``source`` is a folder, or None for procedural images; ``option`` is what to call it in errors.
+    ``source`` is as for :func:`collect`; ``option`` is what to call it in errors.
     """
 
     source: str | None
@@ -60,22 +71,20 @@ class Further:
     option: str = "--images "
 
     def parts(self) -> Iterator[Tensor]:
-        """Yield them in parts (N, 3, size, size) in [0, 1]; a folder may hold fewer than ``n``.
+        """Yield them in parts (N, 3, size, size) in [0, 1]; a source may hold fewer than ``n``.
 
         Raises:
-            ImagesError: no such folder.
+            ImagesError: the source cannot be read.
         """
-        if self.source is None:
+        if self._pool is None:
             for start in range(0, self.n, PART):
                 count = min(PART, self.n - start)
                 yield procedural.images(count, size=self.size, seed=self._seed(start))
             return
         read: list[Tensor] = []
-        wanted = iter(range(self.after + self.n))
-        images = (image for _, image in folder.read_all(self._files(), self.size))
-        for number, image in zip(wanted, (i for i in images if i is not None), strict=False):
-            if number >= self.after:
-                read.append(image)
+        drawn = self._pool.draw(size=self.size, seed=self.seed)
+        for image in islice(drawn, self.after, self.after + self.n):
+            read.append(image)
             if len(read) == PART:
                 yield torch.stack(read)
                 read = []
@@ -88,31 +97,27 @@ class Further:
         Raises:
             ImagesError: there are not.
         """
-        if self.source is None:
-            return
-        count = len(self._files())
-        if count < self.after + fewest:
+        if self._pool is not None and self._pool.count() < self.after + fewest:
             raise ImagesError(
-                f"{self.option}{self.source}: holds {count} image files, and a decoder takes "
+                f"{self.option}{self.source}: {self._pool.holds()}, and a decoder takes "
                 f"{self.after + fewest} or more; add some, or leave {self.option.strip()} out to "
                 "use the embedded generator"
             )
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells these images from others, without reading them."""
+        """Return what tells these images from others, reading few of them or none."""
         facts = {"n": self.n, "size": self.size, "seed": self.seed, "after": self.after}
-        if self.source is None:
+        if self._pool is None:
             return {"source": PROCEDURAL, **facts, "torch": torch.__version__}
-        states = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in self._files()]
-        return {"source": self.source, **facts, "files": states}
+        return {"source": self._pool.kind, **facts, **self._pool.facts(self.seed)}
 
     def describe(self) -> str:
         """Say where they come from."""
-        return PROCEDURAL if self.source is None else self.source
+        return PROCEDURAL if self._pool is None else self._pool.kind
 
     def _seed(self, start: int) -> int:
         return FURTHER + 1000 * self.seed + start // PART
 
-    def _files(self) -> list[Path]:
-        assert self.source is not None  # or there are no files
-        return folder.drawn(folder.listing(Path(self.source), option=self.option), self.seed)
+    @cached_property
+    def _pool(self) -> Pool | None:
+        return None if self.source is None else pool.opened(self.source, option=self.option)
