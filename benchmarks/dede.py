@@ -89,7 +89,7 @@ def samples(member: zoo.Member) -> Row:
     stamps = {str(i): trigger for i, trigger in enumerate(built.triggers())} or strangers(member)
     worlds: Row = {}
     row: Row = {"worlds": worlds}
-    for world in WORLDS:
+    for world in ("procedural", "clouds"):
         dede, screened = screen(encoder, member, world, stamps)
         worlds[world] = {"embedding": screened}
         if world == "procedural":
