@@ -257,6 +257,17 @@ def test_strangers(tmp_path: Path, shapes: Shapes, expected: str) -> None:
         refuse_early(checkpoint)
 
 
+def test_what_a_files_metadata_name_is_not_refused_early(tmp_path: Path) -> None:
+    # One block more than any known name has.
+    deeper = VIT | {k.replace(".11.", ".12."): v for k, v in VIT.items() if ".11." in k}
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(AmbiguousArchitecture, match="number of heads"):
+        refuse_early(open_checkpoint(shapes_only(path, deeper)))
+    arch = "timm:vit_tiny_patch16_224,depth=13"
+    known = metadata_for(arch, image_size=224, mean=(0.5,) * 3, std=(0.5,) * 3)
+    refuse_early(open_checkpoint(shapes_only(path, deeper, metadata=known)))
+
+
 def test_integers_do_not_convert(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="integer weights"):
         identified(tmp_path, expected_shapes(NARROW), dtype="I8")

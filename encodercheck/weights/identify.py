@@ -100,6 +100,9 @@ def refuse_early(checkpoint: Checkpoint) -> None:
     if metadata.spec is not None:
         read_resnet(checkpoint, metadata)
         return
+    if metadata.arch is not None:
+        # It is for the library that it names to say whether the tensors fit.
+        return
     for view in views(checkpoint):
         found = functions(view)
         if len(found) > 1:
