@@ -35,6 +35,15 @@ def test_embeddings_and_gradients_do_not_depend_on_the_batch_size(batch_size, co
         torch.testing.assert_close(small, large, atol=1e-4, rtol=1e-4)
 
 
+def test_pixels_are_normalised_as_the_preprocessing_says():
+    """An encoder that gets other pixels than it was trained on embeds something else."""
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
+    encoder = Encoder(nn.Flatten(), preprocessing=Preprocessing(8, mean, std))
+    images = torch.rand(3, 3, 8, 8)
+    expected = (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(encoder(images), expected.flatten(1))
+
+
 def test_weights_get_no_gradient():
     encoder = _encoder()
     encoder(torch.rand(2, 3, 8, 8).requires_grad_()).sum().backward()

@@ -1,5 +1,7 @@
 """The search for triggers: what a family allows, how it climbs, and when it ends."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -306,6 +308,28 @@ def test_searches_repeat_themselves_and_leave_random_numbers_alone(search, split
     assert first.cosines == again.cosines == tuple(sorted(first.cosines, reverse=True))
     assert torch.equal(first.trigger.mask, again.trigger.mask)
     assert torch.equal(first.trigger.pattern, again.trigger.pattern)
+
+
+def test_another_seed_searches_from_elsewhere(split):
+    """Who repeats a scan with another seed gets another search, and not the same again."""
+    encoder = make(Backdoored("patch"))
+    short = replace(EFFORT, steps=2)
+    for search in (inversion.invert, inversion.invert_faint, inversion.invert_large):
+        one, other = (search(encoder, split.search, profile=short, seed=seed) for seed in (3, 4))
+        assert one.trace != other.trace
+        assert not torch.equal(one.trigger.pattern, other.trigger.pattern)
+
+
+def test_a_faint_trigger_changes_no_more_than_it_may(split):
+    """What EC203 fails an encoder for is as faint as docs/checks.md says."""
+    found = inversion.invert_faint(make(Backdoored("wave")), split.search, profile=EFFORT)
+    assert found.trigger.additive
+    for trigger in found.candidates:
+        if trigger.additive:
+            changes = trigger.stamp(split.held_out) - split.held_out
+            assert float(changes.abs().max()) <= 16 / 255 + 1e-6
+        else:
+            assert float(trigger.mask.max()) <= 0.2 + 1e-6
 
 
 # The published loop, which ours is compared with

@@ -114,6 +114,14 @@ def test_decree_confirms_nothing_on_an_honest_encoder(split):
     assert smallest is None or smallest.pl1 > 0.3
 
 
+def test_decree_confirms_only_what_works_on_other_images(encoder, split):
+    """A smaller mask that does nothing to held-out images is passed over, or clears the model."""
+    nothing = battery.patch(SIZE, 12, 0, torch.zeros(3, 1, 1))
+    assert decree.smallest_confirmed(encoder, [nothing], split.held_out) is None
+    candidates = [nothing, _true_patch()]
+    assert decree.smallest_confirmed(encoder, candidates, split.held_out) is candidates[1]
+
+
 @given(
     st.integers(0, 2**31),
     st.floats(0.01, 0.9),
