@@ -130,7 +130,7 @@ class Copy:
         report = self.folder / "report.xml"
         report.unlink(missing_ok=True)
         chosen = [f"tests/{test}" for test in tests]
-        options = ["-x", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *chosen]
+        options = ["-x", "-q", "-n0", "-p", "no:cacheprovider", f"--junitxml={report}", *chosen]
         started = time.monotonic()
         with tempfile.TemporaryDirectory(dir=self.folder) as cache:
             ended = subprocess.run(

@@ -6,6 +6,9 @@ from hypothesis import HealthCheck, settings
 
 # As the command line does, and before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # There is a worker for every core.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The machines that run these tests are shared: a slow first call is no fault of the code's.
 settings.register_profile(
     "encodercheck",
