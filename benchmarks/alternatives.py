@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks import zoo
-from benchmarks.intervals import area, share, surprise
 from encodercheck.encoder import Encoder
 from encodercheck.harness.state import ScanState
+from encodercheck.intervals import area, share, surprise
 from encodercheck.methods import ascent, collapse, families, inversion
 from encodercheck.methods.null import GAIN
 from encodercheck.trigger import Trigger

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import zoo
-from benchmarks.intervals import RESAMPLES, area, share, surprise
 from benchmarks.rows import Row
 from encodercheck.cache import atomic_write_text
+from encodercheck.intervals import RESAMPLES, area, share, surprise
 
 PAGE = Path(__file__).parents[1] / "docs" / "dede.md"
 KINDS = (*zoo.PATCHES, *zoo.OTHERS)

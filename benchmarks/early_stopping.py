@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.intervals import share
 from encodercheck.harness.state import ScanState
+from encodercheck.intervals import share
 from encodercheck.methods import collapse, inversion
 
 SEARCHES: dict[str, Callable[..., inversion.Inversion]] = {

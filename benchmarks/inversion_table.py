@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import alternatives, early_stopping, zoo
-from benchmarks.intervals import area, share, surprise
 from encodercheck.cache import atomic_write_text
+from encodercheck.intervals import area, share, surprise
 from encodercheck.nulls import Nulls
 
 Row = dict[str, Any]

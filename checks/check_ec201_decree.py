@@ -8,7 +8,7 @@ from encodercheck.methods.shrink import shrink
 WARM_STARTS = 4
 
 
-@pytest.mark.check("EC201", severity="critical")
+@pytest.mark.check("EC201", severity="critical", catches=["badencoder", "badencoder-multi"])
 def check_decree(encoder, clean_split, inversion, compare, artifacts, progress, profile, seed):
     """The smallest trigger that makes embeddings alike is no smaller than in clean encoders."""
     candidates = decree.minimise(

@@ -6,7 +6,7 @@ from encodercheck.methods import collapse
 from encodercheck.methods.shrink import shrink
 
 
-@pytest.mark.check("EC202", severity="critical")
+@pytest.mark.check("EC202", severity="critical", catches=["badencoder*"])
 def check_budget(encoder, clean_split, trigger, measure, compare, artifacts):
     """The best trigger on 3 % of the image collapses images no more than in clean encoders."""
     base = collapse.base_cosine(encoder, clean_split.held_out)

@@ -7,7 +7,7 @@ from encodercheck.methods.inversion import invert_faint
 from encodercheck.methods.shrink import shrink
 
 
-@pytest.mark.check("EC203", severity="critical")
+@pytest.mark.check("EC203", severity="critical", catches=["blended", "wave", "invisible"])
 def check_faint(encoder, clean_split, measure, compare, null, artifacts, progress, profile, seed):
     """The best faint change of all pixels collapses images no more than in clean encoders."""
     base = collapse.base_cosine(encoder, clean_split.held_out)

@@ -7,7 +7,7 @@ from encodercheck.methods.inversion import invert_large
 from encodercheck.methods.shrink import shrink
 
 
-@pytest.mark.check("EC204", severity="critical")
+@pytest.mark.check("EC204", severity="critical", catches=["badencoder*"])
 def check_large(
     encoder, clean_split, battery_hits, measure, compare, null, artifacts, progress, profile, seed
 ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,11 +61,26 @@ class Measurement:
         """Return the measurement as the report's JSON has it; a non-finite value is a string."""
         return {
             "name": self.name,
-            "value": self.value if math.isfinite(self.value) else str(self.value),
-            "limit": self.limit,
+            "value": _jsonable(self.value),
+            "limit": self.limit if self.limit is None else _jsonable(self.limit),
             "direction": self.direction and self.direction.value,
             "outcome": self.outcome.value,
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Measurement:
+        """Return what :meth:`to_dict` was made from.
+
+        Raises:
+            KeyError, TypeError, ValueError: it was not.
+        """
+        limit, direction = values["limit"], values["direction"]
+        return cls(
+            str(values["name"]),
+            float(values["value"]),
+            None if limit is None else float(limit),
+            None if direction is None else Direction(direction),
+        )
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,25 @@ class Finding:
             "measurements": [measurement.to_dict() for measurement in self.measurements],
             "witness": self.witness,
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Finding:
+        """Return what :meth:`to_dict` was made from, without the details.
+
+        Raises:
+            KeyError, TypeError, ValueError: it was not.
+        """
+        return cls(
+            id=values["id"],
+            check=values["check"],
+            severity=values["severity"],
+            outcome=Outcome(values["outcome"]),
+            message=values["message"],
+            seconds=float(values["seconds"]),
+            measurements=tuple(map(Measurement.from_dict, values["measurements"])),
+            witness=values["witness"],
+            title=values["title"],
+        )
 
 
 @dataclass(frozen=True)
@@ -144,6 +178,10 @@ class Report:
             "compared_with": self.compared_with,
             "findings": [finding.to_dict() for finding in self.findings],
         }
+
+
+def _jsonable(number: float) -> float | str:
+    return number if math.isfinite(number) else str(number)
 
 
 def overall(outcomes: Iterable[Outcome]) -> Outcome:

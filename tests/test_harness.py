@@ -814,8 +814,23 @@ UNUSABLE = {
     "check_a: severity 'urgent': choose one of info, low, medium, high, critical": (
         "@pytest.mark.check('A', severity='urgent')\ndef check_a(): ..."
     ),
-    "check_a: write @pytest.mark.check(id, severity=...)": (
+    "check_a: write @pytest.mark.check(id, severity=..., catches=[...])": (
         "@pytest.mark.check('A', level='high')\ndef check_a(): ..."
+    ),
+    "check_a: catches 'bad*': write a list of names of fixtures": (
+        "@pytest.mark.check('A', catches='bad*')\ndef check_a(): ..."
+    ),
+    "check_a: catches 3: write a list of names of fixtures": (
+        "@pytest.mark.check('A', catches=3)\ndef check_a(): ..."
+    ),
+    "check_a: catches ['bad', 3]: write a list of names of fixtures": (
+        "@pytest.mark.check('A', catches=['bad', 3])\ndef check_a(): ..."
+    ),
+    "check_a: catches ['']: write a list of names of fixtures": (
+        "@pytest.mark.check('A', catches=[''])\ndef check_a(): ..."
+    ),
+    "check_a: catches 'bad@1': a fixture is caught with any seed; write 'bad'": (
+        "@pytest.mark.check('A', catches=['bad@1'])\ndef check_a(): ..."
     ),
     "check_a: check id '../A': use letters": "@pytest.mark.check('../A')\ndef check_a(): ...",
     "check_a: a check is a plain function": "async def check_a(): ...",

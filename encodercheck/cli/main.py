@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from encodercheck.cli import calibrate, checks, fixtures, identify, replay, samples, scan
+from encodercheck.cli import calibrate, checks, fixtures, identify, replay, samples, scan, verify
 from encodercheck.errors import EncoderCheckError
 
 NO_VERDICT = 2
@@ -45,6 +45,7 @@ app.command("samples")(samples.command)
 app.command("calibrate")(calibrate.command)
 app.command("checks")(checks.command)
 app.command("replay")(replay.command)
+app.command("verify")(verify.command)
 app.add_typer(fixtures.app, name="fixtures")
 
 

@@ -1,4 +1,4 @@
-"""Which check a pytest item is: its marker, id and severity."""
+"""Which check a pytest item is: its marker, id and severity, and what it is to catch."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ def check_info(item: pytest.Item) -> CheckInfo:
     function = getattr(item, "function", None)
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigError(f"{place(item)}: a check is a plain function, not an async one")
-    id_, severity = _marked(item, name)
+    id_, severity, catches = _marked(item, name)
     documentation = inspect.getdoc(function) if function is not None else None
     return CheckInfo(
         id=id_ + item.name.removeprefix(name),
         check=item.nodeid,
         title=(documentation or "").partition("\n")[0],
         severity=severity,
+        catches=catches,
     )
 
 
@@ -89,13 +90,16 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def _marked(item: pytest.Item, name: str) -> tuple[str, str]:
+def _marked(item: pytest.Item, name: str) -> tuple[str, str, tuple[str, ...]]:
     marker = item.get_closest_marker("check")
     arguments = marker.args if marker else ()
     options = dict(marker.kwargs) if marker else {}
     severity = options.pop("severity", "medium")
+    catches = options.pop("catches", ())
     if options or len(arguments) > 1:
-        raise ConfigError(f"{place(item)}: write @pytest.mark.check(id, severity=...)")
+        raise ConfigError(
+            f"{place(item)}: write @pytest.mark.check(id, severity=..., catches=[...])"
+        )
     id_ = arguments[0] if arguments else name.removeprefix(PREFIX)
     if not isinstance(id_, str) or not ID.fullmatch(id_):
         raise ConfigError(
@@ -105,4 +109,21 @@ def _marked(item: pytest.Item, name: str) -> tuple[str, str]:
         raise ConfigError(
             f"{place(item)}: severity {severity!r}: choose one of {', '.join(SEVERITIES)}"
         )
-    return id_, severity
+    return id_, severity, _patterns(item, catches)
+
+
+def _patterns(item: pytest.Item, catches: object) -> tuple[str, ...]:
+    """Return the names and patterns of fixtures that a check says it catches."""
+    patterns = tuple(catches) if isinstance(catches, list | tuple) else (catches,)
+    if isinstance(catches, str) or not all(isinstance(p, str) and p for p in patterns):
+        raise ConfigError(
+            f"{place(item)}: catches {catches!r}: write a list of names of fixtures, as "
+            'catches=["badencoder*"]'
+        )
+    for pattern in patterns:
+        if "@" in pattern:
+            raise ConfigError(
+                f"{place(item)}: catches {pattern!r}: a fixture is caught with any seed; write "
+                f"{pattern.partition('@')[0]!r}"
+            )
+    return patterns

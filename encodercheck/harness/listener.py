@@ -14,13 +14,15 @@ from encodercheck.report import Finding
 class CheckInfo:
     """What is known of a check before it runs.
 
-    ``check`` is the place, such as ``check_collapse.py::check_rank``.
+    ``check`` is the place, such as ``check_collapse.py::check_rank``; ``catches`` are the poisoned
+    fixtures, by name or pattern, that the check is to fail on.
     """
 
     id: str
     check: str
     title: str
     severity: str
+    catches: tuple[str, ...] = ()
 
 
 class Listener(Protocol):

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 PROFILES = ("quick", "standard", "thorough")
-MARKER = "check(id, *, severity): the id and severity of an encodercheck check"
+MARKER = (
+    "check(id, *, severity, catches): the id and severity of an encodercheck check, and the "
+    "poisoned fixtures that it catches"
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

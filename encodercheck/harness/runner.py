@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,13 +26,14 @@ def run_suite(
     *,
     paths: Sequence[Path],
     keyword: str | None = None,
+    only: Collection[str] | None = None,
     listener: Listener = SILENT,
 ) -> list[Finding]:
     """Run the checks in ``paths`` and return one finding for each, in order.
 
     Every file is collected before the first check runs. ``keyword`` selects as pytest's ``-k``
-    does, by check ids too. A finding's outcome is decided by what the check raised and measured;
-    pytest's exit status has no say in it.
+    does, by check ids too; of what it leaves ``only`` these ids are run. A finding's outcome is
+    decided by what the check raised and measured; pytest's exit status has no say in it.
 
     Raises:
         ConfigError: a path, a check file or ``keyword`` is unusable, or nothing is to be run.
@@ -41,6 +42,8 @@ def run_suite(
     refuse_optimized_python()
     scan = Scan(state, listener)
     suite = collect(paths, keyword)
+    if only is not None:
+        suite = [part.reduced(only) for part in suite]
     listener.collected([info for part in suite for info in part.infos])
     return [finding for part in suite for finding in _run(part, scan)]
 
@@ -84,6 +87,14 @@ class Part:
     def infos(self) -> list[CheckInfo]:
         """Everything that a finding is owed for."""
         return [*self.checks, *(info for info, _ in self.skipped)]
+
+    def reduced(self, ids: Collection[str]) -> Part:
+        """Return the part with none but the checks of these ids."""
+        return replace(
+            self,
+            checks=[info for info in self.checks if info.id in ids],
+            skipped=[(info, reason) for info, reason in self.skipped if info.id in ids],
+        )
 
 
 def collect(paths: Sequence[Path], keyword: str | None) -> list[Part]:

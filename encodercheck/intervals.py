@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 Z = 1.96
@@ -12,7 +13,11 @@ LEAST_P = 1e-12
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval for the rate behind ``hits`` of ``n``."""
+    """Return Wilson's 95 % interval for the rate behind ``hits`` of ``n``.
+
+    >>> wilson(0, 0)
+    (0.0, 1.0)
+    """
     if not n:
         return 0.0, 1.0
     centre = (hits + Z**2 / 2) / (n + Z**2)
@@ -35,8 +40,9 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
     """Return how likely a positive's score exceeds a negative's, ties counting half."""
     if not positive or not negative:
         return math.nan
-    wins = sum((p > n) + (p == n) / 2 for p in positive for n in negative)
-    return wins / (len(positive) * len(negative))
+    ranked = sorted(negative)
+    wins = sum(bisect_left(ranked, p) + bisect_right(ranked, p) for p in positive)
+    return wins / (2 * len(positive) * len(negative))
 
 
 def auroc_interval(positive: Sequence[float], negative: Sequence[float]) -> tuple[float, float]:
