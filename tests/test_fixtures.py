@@ -269,7 +269,18 @@ def test_the_digest_names_everything_but_the_summary() -> None:
 
 def test_poisoned_fixtures_start_from_the_clean_one() -> None:
     clean = RECIPES["clean"].digest(seed=2, device="cpu")
-    assert {r.base.digest(seed=2, device="cpu") for r in fixtures.available()} == {clean}
+    tuned = [r for r in fixtures.available() if isinstance(r.attack, BadEncoder)]
+    resnets = [r for r in tuned if r.pretraining == RECIPES["clean"].pretraining]
+    assert len(resnets) > 20
+    assert {r.base.digest(seed=2, device="cpu") for r in resnets} == {clean}
+
+
+def test_every_poisoned_fixture_has_a_clean_twin() -> None:
+    for recipe in filter(lambda r: r.poisoned, fixtures.available()):
+        assert not recipe.twin.poisoned
+        assert recipe.twin.pretraining == recipe.pretraining
+        known = RECIPES[recipe.twin.name]
+        assert replace(known, summary="") == replace(recipe.twin, summary="")
 
 
 # Builds
@@ -490,13 +501,31 @@ def test_limits_hold_for_either_probe_and_for_nan() -> None:
     measured = {
         "clean_accuracy": rates,
         "backdoored_accuracy": {"linear": 0.9, "two_layer": 0.84},
-        "triggers": [{"attack_success": {"linear": math.nan, "two_layer": 0.99}}],
+        "triggers": [
+            {
+                "attack_success": {"linear": math.nan, "two_layer": 0.99},
+                "attack_success_on_clean": {"linear": 0.1, "two_layer": 0.1},
+            }
+        ],
     }
     found = certificate.faults(measured, Certification())
     assert len(found) == 2
     assert "linear" in found[0]
     assert "two_layer" in found[1]
     assert certificate.faults({"clean_accuracy": rates}, Certification()) == []
+
+
+def test_success_that_the_clean_encoder_has_as_well_is_none() -> None:
+    measured = {
+        "clean_accuracy": {"linear": 0.9},
+        "backdoored_accuracy": {"linear": 0.9},
+        "triggers": [
+            {"attack_success": {"linear": 0.96}, "attack_success_on_clean": {"linear": 0.7}}
+        ],
+    }
+    assert certificate.faults(measured, Certification()) == [
+        "attack success 0.960 against 0.700 on the clean encoder (trigger 0, linear)"
+    ]
 
 
 def test_a_killed_build_leaves_nothing_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import run
 from test_fixtures import LENIENT, TINY, TINY_POISONED
 
 from encodercheck import fixtures
