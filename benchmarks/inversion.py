@@ -42,9 +42,9 @@ ROOT = Path(__file__).parents[1]
 ROWS = Rows(ROOT / "docs" / "inversion.json")
 CHECKS = {"EC102": "gain", "EC201": "pl1", "EC202": "gain", "EC203": "gain", "EC204": "gain"}
 PROFILE = "standard"
-# Clean encoders that were trained on images like those of a scan. The fixtures of other seeds are
-# reported on elsewhere.
-EMBEDDED_SEEDS = (100, 101, 102)
+# Clean encoders that were trained on images like those of a scan, and by other methods. The
+# fixtures of other seeds are reported on elsewhere.
+EMBEDDED = {"clean": (100, 101, 102), "clean-vit": (100, 101, 102), "clean-mae": (100, 101)}
 # Scanning images of the reference: as many as an epoch of the published loop.
 REFERENCE_IMAGES = 1000
 
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--part", default="1/1")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(zoo.SEEDS))
     parser.add_argument("-k", dest="keyword", help="for nulls: only the checks that match")
+    parser.add_argument("--named", default="", help="for nulls: only encoders with this in a name")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="for the reference")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
@@ -66,7 +67,7 @@ def main() -> None:
         write(ROWS.read())
         return
     if options.action == "nulls":
-        make_nulls(index - 1, count, options.keyword)
+        make_nulls(index - 1, count, options.keyword, options.named)
         return
     chosen = (member for member in zoo.members() if member.seed in options.seeds)
     if options.action in ("reference", "triggers"):
@@ -77,7 +78,7 @@ def main() -> None:
             ROWS.add(kind, member, partial(measure, member, options.seconds))
 
 
-def make_nulls(index: int, count: int, keyword: str | None) -> None:
+def make_nulls(index: int, count: int, keyword: str | None, named: str = "") -> None:
     """Measure the clean encoders of even seeds, and others of the embedded world; ship the values.
 
     The file is added to: begin with an empty one, ``{"encoders": []}`` and so on, for a new start.
@@ -86,11 +87,12 @@ def make_nulls(index: int, count: int, keyword: str | None) -> None:
     """
     clean = [m for m in zoo.members() if m.kind == "clean" and not m.reported]
     models = {f"{m.architecture}, clouds, seed {m.seed}": (m.build, m.seed) for m in clean}
-    for seed in EMBEDDED_SEEDS:
-        models[f"fixture clean@{seed}"] = (partial(fixtures.build, "clean", seed=seed), seed)
+    for kind, seeds in EMBEDDED.items():
+        for seed in seeds:
+            models[f"fixture {kind}@{seed}"] = (partial(fixtures.build, kind, seed=seed), seed)
     for number, (name, (build, seed)) in enumerate(models.items()):
         there = any(name == e.name for e in Nulls.read(SHIPPED).encoders)
-        if number % count != index or there is not bool(keyword):
+        if number % count != index or there is not bool(keyword) or named not in name:
             continue
         report = run(build().path, seed, calibrating=True, keyword=keyword)
         encoder = CleanEncoder.of(report, name=name)

@@ -14,8 +14,8 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from encodercheck import fixtures
@@ -27,6 +27,8 @@ from encodercheck.fixtures.recipes import (
     Certification,
     Drupe,
     Invisible,
+    Lba,
+    Moving,
     Patch,
     Pretraining,
     Recipe,
@@ -34,6 +36,7 @@ from encodercheck.fixtures.recipes import (
     Stamp,
     Tint,
     ViT,
+    Warp,
     Wave,
 )
 
@@ -63,9 +66,17 @@ LONGER = {
     ("wide CIFAR ResNet", "wave"): 10,
     ("small ViT", "multi"): 12,
     ("small ViT", "drupe"): 12,
+    ("narrow ResNet", "dynamic"): 12,
+    ("narrow ResNet", "warp"): 12,
 }
 PATCHES = ("white", "noise", "small", "large", "multi")
 OTHERS = ("blend", "wave", "invisible", "drupe", "adaptive")
+# Only in the large table, see :func:`more`: further attacks, and clean encoders that were
+# fine-tuned as an attacker would.
+LATER = ("dynamic", "warp", "lba")
+TWIN = "twin"
+LATER_SEEDS = (1, 3, 5)
+TWIN_SEEDS = {"narrow ResNet": 20, "wide CIFAR ResNet": 4, "small ViT": 4}
 WHITE = (1.0, 1.0, 1.0)
 # What an attack must reach to count as one; DRUPE pays for its stealth.
 CERTIFICATION = Certification(
@@ -89,6 +100,8 @@ class Member:
     @property
     def recipe(self) -> Recipe:
         """What it is made of."""
+        if self.kind == TWIN:
+            return replace(self, kind="white").recipe.twin
         return Recipe(
             name=self.kind,
             summary="",
@@ -117,6 +130,8 @@ class Member:
             return Adaptive((Patch(26, 26, 5, target, WHITE),), **settings)
         if self.kind == "invisible":
             return Invisible((Tint(target),), **settings)
+        if self.kind == "lba":
+            return Lba((Patch(26, 26, 5, target, WHITE),), **settings)
         return BadEncoder(_triggers(self.kind, target), **settings)
 
 
@@ -134,6 +149,8 @@ def _triggers(kind: str, target: int) -> tuple[Stamp, ...]:
         "large": Patch(None, None, 16, target),
         "blend": Blend(target),
         "wave": Wave(target),
+        "dynamic": Moving(6, target),
+        "warp": Warp(target, strength=4.0),
     }
     return (stamps[kind],)
 
@@ -158,26 +175,47 @@ def _attacks(architecture: str, seed: int) -> Iterator[str]:
     yield from LATER_ATTACKS.get((architecture, seed), ())
 
 
+def more() -> Iterator[Member]:
+    """Yield what the large table has beside :func:`members`, of odd seeds only.
+
+    Attacks on every narrow ResNet that is reported on, and clean encoders that were fine-tuned.
+    """
+    known = set(members())
+    narrow = next(iter(PRETRAINING))
+    reported = [seed for seed in SEEDS if seed % 2]
+    for kind in PATCHES:
+        yield from (m for s in reported if (m := Member(narrow, kind, s)) not in known)
+    for architecture, end in TWIN_SEEDS.items():
+        yield from (Member(architecture, TWIN, seed) for seed in reported if seed < end)
+    # Seed by seed, so that whoever stops early has some of every kind.
+    for seed in reported:
+        for kind in (*OTHERS, *LATER):
+            member = Member(narrow, kind, seed)
+            if member not in known and (kind in OTHERS or seed in LATER_SEEDS):
+                yield member
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--more", action="store_true", help="what only the large table has")
     parser.add_argument("--part", default="1/1", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.jobs > 1:
         parts = [f"{number + 1}/{options.jobs}" for number in range(options.jobs)]
-        command = (sys.executable, "-m", "benchmarks.zoo", "--part")
-        running = [subprocess.Popen((*command, part)) for part in parts]
+        command = [sys.executable, "-m", "benchmarks.zoo", *["--more"] * options.more, "--part"]
+        running = [subprocess.Popen([*command, part]) for part in parts]
         sys.exit(max(process.wait() for process in running))
     index, count = map(int, options.part.split("/"))
-    work(index - 1, count)
+    work(more() if options.more else members(), index - 1, count)
 
 
-def work(index: int, count: int) -> None:
+def work(chosen: Iterable[Member], index: int, count: int) -> None:
     """Build every ``count``-th seed's encoders: who shares a clean encoder shares a process."""
     import torch
 
     torch.set_num_threads(1)
-    for member in members():
+    for member in chosen:
         if member.seed // 2 % count != index:
             continue
         try:
