@@ -92,27 +92,32 @@ def merged(rows: list[Row], inversion: list[Row], dede: list[Row]) -> Scans:
     scans: Scans = {}
     for row in inversion:
         key = _key(row)
-        if row["what"] != "scan" or "refused" in row or not row["reported"] or key not in drifts:
+        if row["what"] != "scan" or "refused" in row or not row["reported"]:
             continue
         p_values = {check: value["p"] for check, value in row["values"].items()}
-        p_values["EC301"] = drifts[key]["values"].get("p_value")
-        outcomes = {**row["outcomes"], "EC301": _drift(drifts[key])}
-        scans[key] = {
-            **row,
-            "outcomes": outcomes,
-            "p_values": p_values,
-            "outcome": "failed" if "failed" in outcomes.values() else row["outcome"],
-            "seconds": row["seconds"] + drifts[key]["seconds"],
-        }
+        if "EC301" in p_values:
+            scans[key] = {**row, "p_values": p_values}
+        elif key in drifts:
+            scans[key] = _with_drift({**row, "p_values": p_values}, drifts[key])
     scans |= {_key(r): r for r in rows if r["what"] == "scan" and "refused" not in r}
     return scans
 
 
-def _drift(row: Row) -> str:
-    """Return EC301's outcome as its rule is now: doubtful values were passed once."""
-    p = row["values"].get("p_value")
-    doubtful = p is not None and OWN_ALPHA <= p < DOUBT
-    return "inconclusive" if doubtful and row["outcome"] == "passed" else str(row["outcome"])
+def _with_drift(row: Row, drift: Row) -> Row:
+    """Return the row of a scan without EC301, with what that check said when it was run alone.
+
+    Its rule is the one of now: doubtful values were passed once.
+    """
+    p, outcome = drift["values"].get("p_value"), drift["outcome"]
+    if outcome == "passed" and p is not None and OWN_ALPHA <= p < DOUBT:
+        outcome = "inconclusive"
+    return {
+        **row,
+        "outcomes": {**row["outcomes"], "EC301": outcome},
+        "p_values": {**row["p_values"], "EC301": p},
+        "outcome": "failed" if outcome == "failed" else row["outcome"],
+        "seconds": row["seconds"] + drift["seconds"],
+    }
 
 
 def achieved(certificates: list[Row]) -> list[str]:
