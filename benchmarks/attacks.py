@@ -2,8 +2,8 @@
 
     python -m benchmarks.zoo --jobs 2              # builds the encoders that all tables share
     python -m benchmarks.zoo --more --jobs 2       # and those that only this one has
-    python -m benchmarks.attacks certificates      # what the attacks achieved
     python -m benchmarks.attacks scans             # the suite on the encoders of --more
+    python -m benchmarks.attacks certificates      # what the attacks achieved on what was scanned
     python -m benchmarks.attacks table             # docs/attacks.md
 
 Rows go to docs/attacks.json one by one, and what is there is not measured again: a run that was
@@ -86,14 +86,17 @@ def scan(member: zoo.Member) -> Row:
     }
 
 
-def reported() -> list[zoo.Member]:
-    """Return all encoders of the table."""
-    return [*(member for member in zoo.members() if member.reported), *zoo.more()]
+def scanned() -> list[zoo.Member]:
+    """Return the encoders that were scanned, here or for the tables that this one shares."""
+    rows = [row for rows in (ROWS, inversion.ROWS) for row in rows.read() if row["what"] == "scan"]
+    known = {(row["architecture"], row["kind"], row["seed"]) for row in rows}
+    members = [*(member for member in zoo.members() if member.reported), *zoo.more()]
+    return [m for m in members if (m.architecture, m.kind, m.seed) in known]
 
 
 # What is measured of an encoder: the kind of its rows, how, and of which encoders.
 KINDS: dict[str, tuple[str, Callable[[zoo.Member], Row], Callable[[], list[zoo.Member]]]] = {
-    "certificates": ("certificate", certificate, reported),
+    "certificates": ("certificate", certificate, scanned),
     "scans": ("scan", scan, lambda: list(zoo.more())),
 }
 
