@@ -17,9 +17,10 @@ import tiny_fixtures
 import torch
 from commands import environment, python
 
+from encodercheck import fixtures
 from encodercheck.errors import ConfigError, FixtureError
 from encodercheck.report import Finding, Outcome
-from encodercheck.verify import finding_cache, fixture_scan, fixtures, verifying
+from encodercheck.verify import finding_cache, fixture_scan, verifying
 from encodercheck.verify.fixture_scan import Settings
 from encodercheck.verify.subjects import Subject, choose
 

@@ -38,7 +38,8 @@ BAD = replace(
 )
 # Nothing succeeds so often.
 FEEBLE = replace(BAD, name="feeble", demands=replace(LENIENT, attack_success=1.1))
-RECIPES = {recipe.name: recipe for recipe in (CLEAN, BAD, BAD.twin, FEEBLE)}
+TWIN = replace(BAD.twin, name="bad-twin")
+RECIPES = {recipe.name: recipe for recipe in (CLEAN, BAD, TWIN, FEEBLE)}
 
 
 if __name__ == "__main__":
