@@ -6,7 +6,8 @@ from encodercheck.methods import collapse
 from encodercheck.methods.shrink import shrink
 
 
-@pytest.mark.check("EC202", severity="critical", catches=["badencoder*"])
+# A patch of 10x10 pixels is far more than 3 %: that is EC204's.
+@pytest.mark.check("EC202", severity="critical", catches=["badencoder", "badencoder-[!1]*"])
 def check_budget(encoder, clean_split, trigger, measure, compare, artifacts):
     """The best trigger on 3 % of the image collapses images no more than in clean encoders."""
     base = collapse.base_cosine(encoder, clean_split.held_out)
