@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from encodercheck import fixtures
 from encodercheck.fixtures import network, triggers
-from encodercheck.fixtures.attacks import Target, TargetInputs, ctrl, poisonedencoder
+from encodercheck.fixtures.attacks import Target, TargetInputs, ctrl, poisonedencoder, poisoning
 from encodercheck.fixtures.pretraining import draw
 from encodercheck.fixtures.recipes import (
     IMAGE_SIZE,
@@ -155,7 +155,7 @@ def test_the_images_of_pretraining_stay_and_the_combined_ones_are_added(
         seen.append(settings["data"])
         return clean
 
-    monkeypatch.setattr(poisonedencoder, "pretrain", pretrain)
+    monkeypatch.setattr(poisoning, "pretrain", pretrain)
     made = inputs(clean)
     made.run()
     images, labels = draw(TINY.pretraining, seed=0, world="procedural")
