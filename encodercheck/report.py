@@ -6,6 +6,7 @@ import enum
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from encodercheck.memory import Memory
@@ -84,8 +85,32 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Waiver:
+    """A failure that somebody has looked at and accepts, for a reason and until a day."""
+
+    reason: str
+    expires: date
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the waiver as the report's JSON has it."""
+        return {"reason": self.reason, "expires": self.expires.isoformat()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Waiver:
+        """Return what :meth:`to_dict` was made from.
+
+        Raises:
+            KeyError, TypeError, ValueError: it was not.
+        """
+        return cls(str(values["reason"]), date.fromisoformat(values["expires"]))
+
+
+@dataclass(frozen=True)
 class Finding:
-    """What one check said."""
+    """What one check said.
+
+    A ``waiver`` takes a failure out of the verdict; it stays in the report.
+    """
 
     id: str
     check: str
@@ -98,6 +123,7 @@ class Finding:
     title: str = ""
     details: str = field(default="", compare=False)
     """A traceback or captured output, for the console; never part of the JSON."""
+    waiver: Waiver | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as the report's JSON has it."""
@@ -111,6 +137,7 @@ class Finding:
             "seconds": round(self.seconds, 3),
             "measurements": [measurement.to_dict() for measurement in self.measurements],
             "witness": self.witness,
+            "waiver": self.waiver and self.waiver.to_dict(),
         }
 
     @classmethod
@@ -130,6 +157,7 @@ class Finding:
             measurements=tuple(map(Measurement.from_dict, values["measurements"])),
             witness=values["witness"],
             title=values["title"],
+            waiver=Waiver.from_dict(waiver) if (waiver := values.get("waiver")) else None,
         )
 
 
@@ -152,13 +180,20 @@ class Report:
 
     @property
     def outcome(self) -> Outcome:
-        """FAILED beats ERROR beats PASSED; a scan in which nothing passed is INCONCLUSIVE."""
-        return overall(finding.outcome for finding in self.findings)
+        """FAILED beats ERROR beats PASSED; a scan in which nothing passed is INCONCLUSIVE.
+
+        What was waived does not count.
+        """
+        return overall(self._counted)
 
     @property
     def exit_code(self) -> int:
         """0 passed, 1 a check failed, 2 no verdict."""
-        return exit_code([finding.outcome for finding in self.findings], strict=self.strict)
+        return exit_code(self._counted, strict=self.strict)
+
+    @property
+    def _counted(self) -> list[Outcome]:
+        return [finding.outcome for finding in self.findings if finding.waiver is None]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values (schema ``encodercheck.report/1``)."""
