@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from benchmarks import dede, inversion, zoo
-from benchmarks.rows import Row, Rows
+from benchmarks.rows import Member, Row, Rows
 
 ROOT = Path(__file__).parents[1]
 ROWS = Rows(ROOT / "docs" / "attacks.json", elsewhere=(inversion.ROWS,))
@@ -65,7 +65,7 @@ def certificate(member: zoo.Member) -> Row:
     }
 
 
-def scan(member: zoo.Member) -> Row:
+def scan(member: Member) -> Row:
     """Return what the whole suite says of an encoder."""
     report = inversion.run(member.build().path, member.seed).to_dict()
     return {

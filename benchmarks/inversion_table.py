@@ -125,6 +125,9 @@ def left_out(known: Nulls) -> str:
                 scale="size" if name == "PL1" else "gain",
                 architecture=one.architecture,
                 image_size=one.image_size,
+                profile=one.profile,
+                images=one.images,
+                traits=one.values,
             )
             for check, name in NAMES.items()
         }

@@ -7,16 +7,39 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from filelock import FileLock
 
-from benchmarks import zoo
+from encodercheck import fixtures
 from encodercheck.cache import atomic_write_text
 from encodercheck.errors import FixtureError
 
 Row = dict[str, Any]
+
+
+class Member(Protocol):
+    """What a row is about: an encoder that a benchmark can build."""
+
+    @property
+    def architecture(self) -> str:
+        """What it is, as the tables say it."""
+
+    @property
+    def kind(self) -> str:
+        """What was done to it."""
+
+    @property
+    def seed(self) -> int:
+        """What decides the rest."""
+
+    @property
+    def reported(self) -> bool:
+        """Whether nothing was ever tuned on it."""
+
+    def build(self) -> fixtures.Built:
+        """Return it, from the cache where it is there."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +62,7 @@ class Rows:
         """What to hold while files of the measurements are rewritten."""
         return FileLock(self.path.with_suffix(".lock"))
 
-    def add(self, what: str, member: zoo.Member, measure: Callable[[], Row]) -> None:
+    def add(self, what: str, member: Member, measure: Callable[[], Row]) -> None:
         """Measure a member of the zoo unless it has been, and keep the row."""
         key = {"architecture": member.architecture, "kind": member.kind, "seed": member.seed}
         known = [row for row in self.read() if key.items() <= row.items()]

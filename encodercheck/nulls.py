@@ -10,7 +10,7 @@ import json
 import math
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -38,6 +38,12 @@ MOST_BYTES = 10_000_000
 # What parsing that may take in memory; see check_structure.
 MOST_PARSING = 200_000_000
 LONGEST_TEXT = 1_000
+# What decides, beside the architecture, how far a trigger can take an encoder: how many directions
+# its embeddings of clean images span, and how alike they are; as a regression takes them.
+TRAITS: Mapping[str, Callable[[float], float]] = {
+    "EC101.effective_rank": lambda rank: math.log(max(rank, 1.0)),
+    "EC101.mean_cosine": lambda cosine: -math.log(max(1 - cosine, 1e-6)),
+}
 SHA256 = re.compile("[0-9a-f]{64}")
 MAKE_ANOTHER = "make it again with `encodercheck calibrate`"
 
@@ -168,12 +174,15 @@ class Nulls:
         image_size: int,
         profile: str | None = None,
         images: str | None = None,
+        traits: Mapping[str, float] | None = None,
     ) -> Null:
         """Return the values under ``key``, as "EC202.gain", to judge an encoder by.
 
         They are those of its own architecture and image size where there are enough, else those of
         all encoders, else none; in either case only those measured with ``profile`` and on
         ``images`` where there are enough of them. Where others had to do, the source says so.
+        ``traits`` are what the encoder under test has under the names in ``TRAITS``: they count
+        beside values of its own architecture that were measured on the same images.
 
         Raises:
             ValueError: there is no such scale.
@@ -189,12 +198,22 @@ class Nulls:
         alike = [e for e in chosen if e.profile == profile and e.images == images]
         chosen = alike if len(alike) >= LEAST_ENCODERS else chosen
         of = architecture if own else _others(chosen, architecture)
-        return Null(
+        found = Null(
             tuple(encoder.values[key] for encoder in chosen),
             scale,
             f"{len(chosen)} clean encoders of {of}{_unlike(chosen, profile, images)}",
             own=own,
         )
+        comparable = own and all(
+            e.images == images and TRAITS.keys() <= e.values.keys() for e in chosen
+        )
+        if not traits or not comparable:
+            return found
+        return replace(found, traits=tuple(_trait(e.values) for e in chosen), trait=_trait(traits))
+
+
+def _trait(values: Mapping[str, float]) -> tuple[float, ...]:
+    return tuple(forward(values[name]) for name, forward in TRAITS.items())
 
 
 @cache

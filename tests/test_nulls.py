@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -119,6 +120,79 @@ def test_a_doubtful_shift_is_no_verdict_at_home_either():
     with pytest.raises(CheckInconclusive, match=r"p 0\.01\), against four.*encodercheck calibrate"):
         own.require_verdict(own.quantile(0.01))
     own.require_verdict(own.quantile(0.03))
+
+
+# Twelve encoders whose values follow two traits, more or less.
+SPREAD = [(x / 4, (x * 7 % 12) / 6) for x in range(12)]
+JITTER = [0.05, -0.02, 0.01, -0.06, 0.04, 0.03, -0.05, 0.02, -0.01, 0.06, -0.03, -0.04]
+
+
+def follows(trait, *, scale="shift", jitter=JITTER):
+    """Return a null whose encoders' values are 1 + 2 a - b and a little more, for an encoder."""
+    values = [1 + 2 * a - b + more for (a, b), more in zip(SPREAD, jitter, strict=True)]
+    return Null(tuple(values), scale, "drawn", traits=tuple(SPREAD), trait=trait)
+
+
+@given(st.sampled_from(SPREAD), st.floats(-0.3, 0.3))
+def test_an_encoder_is_judged_by_those_with_traits_like_its_own(trait, more):
+    null = follows(trait)
+    expected = 1 + 2 * trait[0] - trait[1]
+    assert null.quantile(0.5) == pytest.approx(expected, abs=0.05)
+    assert (null.p_value(expected + more) < 0.5) == (expected + more > null.quantile(0.5))
+    # Whoever leaves the traits out takes what is usual elsewhere for usual here.
+    assert null.limit - null.quantile(0.5) < 0.5
+    plain = replace(null, traits=(), trait=())
+    assert plain.limit - plain.quantile(0.5) > 5
+
+
+@given(st.sampled_from(SPREAD), st.floats(0.1, 10), st.floats(-5, 5))
+def test_the_units_of_traits_do_not_matter(trait, factor, shift):
+    def other(row):
+        return tuple(factor * number + shift for number in row)
+
+    null = follows(trait)
+    same = replace(null, traits=tuple(map(other, null.traits)), trait=other(trait))
+    assert same.limit == pytest.approx(null.limit, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("trait", [(100.0, 0.0), (1.0, -50.0), (math.nan, 1.0), (math.inf, 1.0)])
+def test_traits_that_no_clean_encoder_has_are_left_out(trait):
+    null = follows(trait)
+    assert null.limit == replace(null, traits=(), trait=()).limit
+
+
+def test_few_encoders_say_nothing_about_traits():
+    null = follows(SPREAD[0])
+    few = replace(null, values=null.values[:9], traits=null.traits[:9])
+    assert few.limit == replace(few, traits=(), trait=()).limit
+
+
+def test_a_clean_encoder_fails_as_often_as_it_should():
+    drawn = random.Random(0)
+    failed = 0
+    for _ in range(400):
+        null = follows((drawn.uniform(0, 2.75), drawn.uniform(0, 1.8)))
+        noise = tuple(value + drawn.gauss(0, 0.5) for value in null.values)
+        truth = 1 + 2 * null.trait[0] - null.trait[1]
+        failed += replace(null, values=noise).p_value(truth + drawn.gauss(0, 0.5)) < 0.05
+    assert 8 <= failed <= 34
+
+
+def test_a_null_is_told_the_traits_only_where_they_were_measured_alike():
+    traits = {"EC101.effective_rank": 7.0, "EC101.mean_cosine": 0.5}
+    known = Nulls(
+        encoders=tuple(
+            clean(number=i, values={"EC202.gain": 0.3 + i / 100, **traits}) for i in range(3)
+        )
+    )
+    ask = partial(known.find, "EC202.gain", scale="gain", image_size=32, profile="standard")
+    assert ask(architecture="resnet18", images="procedural", traits=traits).trait == (
+        pytest.approx(math.log(7)),
+        pytest.approx(math.log(2)),
+    )
+    assert not ask(architecture="resnet18", images="photos", traits=traits).trait
+    assert not ask(architecture="resnet34", images="procedural", traits=traits).trait
+    assert not ask(architecture="resnet18", images="procedural").trait
 
 
 def test_without_support_nothing_is_said():

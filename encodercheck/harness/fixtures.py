@@ -119,10 +119,10 @@ def measure(request: pytest.FixtureRequest) -> Measure:
 @pytest.fixture
 def null(request: pytest.FixtureRequest) -> FindNull:
     """What clean encoders measured in this check: ``null("gain").limit``, ``.p_value(value)``."""
-    state, check = _scan(request).state, base_id(_record(request).info)
+    scan, check = _scan(request), base_id(_record(request).info)
 
     def find(name: str, *, scale: str = "gain") -> Null:
-        return state.null(f"{check}.{name}", scale=scale)
+        return scan.null(f"{check}.{name}", scale=scale)
 
     return find
 

@@ -17,6 +17,7 @@ from encodercheck.harness.once import Once
 from encodercheck.harness.outcome import describe, first_line
 from encodercheck.methods.null import SCALES, Null
 from encodercheck.nulls import Nulls
+from encodercheck.progress import silent
 from encodercheck.report import Direction
 
 if TYPE_CHECKING:
@@ -70,8 +71,10 @@ class ScanState:
         """Where the encoder computes."""
         return self.encoder.device
 
-    def null(self, key: str, *, scale: str) -> Null:
+    def null(self, key: str, *, scale: str, traits: Mapping[str, float] | None = None) -> Null:
         """Return what clean encoders measured under ``key``, as ``EC202.gain``.
+
+        ``traits`` are those of the encoder, see :meth:`Scan.traits`.
 
         Raises:
             ValueError: there is no such scale.
@@ -83,6 +86,7 @@ class ScanState:
             image_size=self.encoder.image_size,
             profile=self.profile.name,
             images=self.image_set.get("source"),
+            traits=traits,
         )
         side = Direction.AT_MOST if SCALES[scale].harmless > 0 else Direction.AT_LEAST
         fixed = self.limits.get(f"{key}.{side}", self.limits.get(key))
@@ -179,6 +183,8 @@ class Scan:
         self.state = state
         self.listener = listener
         self.lender = Lender(state)
+        self.traits = Once(self._look)
+        """How the encoder embeds clean images, by the names in ``nulls.TRAITS``."""
         self.battery = Once(self._sift)
         """The battery's triggers by what they do to a few search images, best first."""
         self.inversion = Once(self._invert)
@@ -194,6 +200,28 @@ class Scan:
 
         return progress
 
+    def null(self, key: str, *, scale: str) -> Null:
+        """Return what clean encoders like this one measured under ``key``, as ``EC202.gain``.
+
+        Raises:
+            ValueError: there is no such scale.
+        """
+        return self.state.null(key, scale=scale, traits=self.traits(silent))
+
+    def _look(self, progress: Progress) -> Mapping[str, float]:
+        from encodercheck.methods.collapse import effective_rank, mean_cosine
+
+        with self.lender.unspoiled() as encoder, isolated(self.state.seed, "traits"):
+            embeddings = encoder(self.state.images.held_out_images())
+        # Then the checks that compare have no verdict anyway.
+        if not bool(embeddings.isfinite().all()):
+            return {}
+        measured = {
+            "EC101.effective_rank": effective_rank(embeddings),
+            "EC101.mean_cosine": mean_cosine(embeddings),
+        }
+        return {name: float(value) for name, value in measured.items()}
+
     def _sift(self, progress: Progress) -> tuple[Hit, ...]:
         from encodercheck.methods.inversion import sift
 
@@ -207,7 +235,7 @@ class Scan:
 
         require_gradients(self.state.encoder)
         state, hits = self.state, self.battery(progress)
-        null = state.null(DECIDES, scale="gain")
+        null = self.null(DECIDES, scale="gain")
         # Under its own random numbers, so that it does not matter which check asks first.
         with self.lender.unspoiled() as encoder, isolated(state.seed, "inversion"):
             return invert(
