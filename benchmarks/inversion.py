@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
-from benchmarks import alternatives, early_stopping, reference, zoo
+from benchmarks import alternatives, early_stopping, kinds, reference, zoo
 from benchmarks.rows import Rows
 from encodercheck import fixtures, load, scanning
 from encodercheck.harness.state import ScanState
@@ -45,6 +45,8 @@ PROFILE = "standard"
 # Clean encoders that were trained on images like those of a scan, and by other methods. The
 # fixtures of other seeds are reported on elsewhere.
 EMBEDDED = {"clean": (100, 101, 102), "clean-vit": (100, 101, 102), "clean-mae": (100, 101)}
+# Of transformers, further kinds of pre-training, by their names in ``kinds``.
+FURTHER = {"supervised": (100, 101, 102), "MoCo": (100,), "untrained": (100,)}
 # Scanning images of the reference: as many as an epoch of the published loop.
 REFERENCE_IMAGES = 1000
 
@@ -90,6 +92,10 @@ def make_nulls(index: int, count: int, keyword: str | None, named: str = "") -> 
     for kind, seeds in EMBEDDED.items():
         for seed in seeds:
             models[f"fixture {kind}@{seed}"] = (partial(fixtures.build, kind, seed=seed), seed)
+    for kind, seeds in FURTHER.items():
+        for seed in seeds:
+            member = kinds.Member("small ViT", kind, seed)
+            models[f"small ViT, {kind}, seed {seed}"] = (member.build, seed)
     for number, (name, (build, seed)) in enumerate(models.items()):
         there = any(name == e.name for e in Nulls.read(SHIPPED).encoders)
         if number % count != index or there is not bool(keyword) or named not in name:

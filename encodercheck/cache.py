@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import platformdirs
 
@@ -58,22 +60,37 @@ def atomic_write_bytes(path: Path | str, data: bytes) -> None:
     Raises:
         OutputError: the file cannot be written; what was there before is untouched.
     """
+    with atomic_writer(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_writer(path: Path | str) -> Iterator[BinaryIO]:
+    """Yield a file to write to, which takes its place at the end of the block, and only there.
+
+    For what is too large for :func:`atomic_write_bytes`. The folder must exist.
+
+    Raises:
+        OutputError: the file cannot be written; what was there before is untouched.
+    """
     path = Path(path)
     try:
-        _replace(path, data)
+        with _replacing(path) as file:
+            yield file
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({_reason(error)}); choose another place"
         ) from error
 
 
-def _replace(path: Path, data: bytes) -> None:
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     # In the same folder: a rename is atomic only within one file system.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(_mode(path))

@@ -4,14 +4,36 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
+from encodercheck.exhibits import Exhibit
 from encodercheck.memory import Memory
 
+if TYPE_CHECKING:
+    from encodercheck.baseline import Difference
+
 SCHEMA = "encodercheck.report/1"
+UNREADABLE = "EC000"
+"""The id of the finding of a scan that could not start."""
+NOTHING_KNOWN: dict[str, Any] = {
+    "sha256": "",
+    "architecture": "unknown",
+    "provenance": "",
+    "notes": [],
+    "text_tower": None,
+    "image_size": 0,
+    "mean": [],
+    "std": [],
+    "preprocessing": "",
+    "embedding_dim": 0,
+    "parameters": 0,
+}
+"""What a report says of a model that could not be read, beside its path."""
 
 
 class Outcome(str, enum.Enum):
@@ -109,7 +131,8 @@ class Waiver:
 class Finding:
     """What one check said.
 
-    A ``waiver`` takes a failure out of the verdict; it stays in the report.
+    A ``waiver`` takes a failure out of the verdict, and so does that it is ``minor``: of a severity
+    that whoever scans does not count. It stays in the report.
     """
 
     id: str
@@ -124,6 +147,15 @@ class Finding:
     details: str = field(default="", compare=False)
     """A traceback or captured output, for the console; never part of the JSON."""
     waiver: Waiver | None = None
+    exhibits: tuple[Exhibit, ...] = field(default=(), compare=False, repr=False)
+    """What formats that can draw show beside the numbers; never part of the JSON."""
+    minor: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether the verdict goes by this; only a failure can be taken out of it."""
+        excused = self.waiver is not None or self.minor
+        return self.outcome is not Outcome.FAILED or not excused
 
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as the report's JSON has it."""
@@ -138,6 +170,7 @@ class Finding:
             "measurements": [measurement.to_dict() for measurement in self.measurements],
             "witness": self.witness,
             "waiver": self.waiver and self.waiver.to_dict(),
+            "minor": self.minor,
         }
 
     @classmethod
@@ -147,17 +180,19 @@ class Finding:
         Raises:
             KeyError, TypeError, ValueError: it was not.
         """
+        witness = values["witness"]
         return cls(
-            id=values["id"],
-            check=values["check"],
-            severity=values["severity"],
+            id=_text(values, "id"),
+            check=_text(values, "check"),
+            severity=_text(values, "severity"),
             outcome=Outcome(values["outcome"]),
-            message=values["message"],
-            seconds=float(values["seconds"]),
+            message=_text(values, "message"),
+            seconds=_seconds(values),
             measurements=tuple(map(Measurement.from_dict, values["measurements"])),
-            witness=values["witness"],
-            title=values["title"],
+            witness=None if witness is None else _text(values, "witness"),
+            title=_text(values, "title"),
             waiver=Waiver.from_dict(waiver) if (waiver := values.get("waiver")) else None,
+            minor=values.get("minor") is True,
         )
 
 
@@ -177,12 +212,55 @@ class Report:
     memory: Memory = field(default_factory=Memory)
     compared_with: str = ""
     """Which clean encoders limits come from, in words."""
+    rules: dict[str, Any] = field(default_factory=dict)
+    """What was decided about checks by whoever scanned, as ``Rules.describe`` has it."""
+    baseline: Difference | None = None
+    """What has changed since an earlier scan."""
+
+    @classmethod
+    def unreadable(
+        cls,
+        model: str,
+        reason: str,
+        *,
+        seed: int = 0,
+        device: str = "",
+        profile: str = "standard",
+        strict: bool = False,
+        seconds: float = 0.0,
+    ) -> Report:
+        """Return the report of a scan that could not start, for this reason: it has one error.
+
+        Who reads reports and no messages must not take silence for a pass.
+        """
+        finding = Finding(
+            UNREADABLE,
+            "scan",
+            "critical",
+            Outcome.ERROR,
+            reason,
+            title="The model, and what it is scanned with, can be read.",
+        )
+        return cls(
+            model={"path": model} | NOTHING_KNOWN,
+            images={"source": "none", "count": 0, "unreadable": 0},
+            findings=(finding,),
+            seed=seed,
+            device=device,
+            versions={
+                "python": platform.python_version(),
+                "encodercheck": metadata.version("encodercheck"),
+            },
+            seconds=seconds,
+            profile=profile,
+            strict=strict,
+        )
 
     @property
     def outcome(self) -> Outcome:
         """FAILED beats ERROR beats PASSED; a scan in which nothing passed is INCONCLUSIVE.
 
-        What was waived does not count.
+        A failure that is waived or minor does not count.
         """
         return overall(self._counted)
 
@@ -193,7 +271,12 @@ class Report:
 
     @property
     def _counted(self) -> list[Outcome]:
-        return [finding.outcome for finding in self.findings if finding.waiver is None]
+        return [finding.outcome for finding in self.findings if finding.counts]
+
+    def _repr_html_(self) -> str:
+        from encodercheck.render import notebook
+
+        return notebook.render(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values (schema ``encodercheck.report/1``)."""
@@ -211,8 +294,107 @@ class Report:
             "seconds": round(self.seconds, 3),
             "memory": self.memory.to_dict(),
             "compared_with": self.compared_with,
+            "rules": self.rules,
+            "baseline": self.baseline and self.baseline.to_dict(),
             "findings": [finding.to_dict() for finding in self.findings],
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Report:
+        """Return what :meth:`to_dict` was made from, without what is never part of the JSON.
+
+        Raises:
+            KeyError, TypeError, ValueError: it was not, or its verdict is not what its findings
+                add up to.
+        """
+        from encodercheck.baseline import Difference
+
+        baseline = values.get("baseline")
+        if values["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {values['schema']!r:.80}, not {SCHEMA!r}")
+        report = cls(
+            model=_facts(values, "model", MODEL_FACTS),
+            images=_facts(values, "images", IMAGE_FACTS),
+            findings=tuple(map(Finding.from_dict, values["findings"])),
+            seed=_count(values, "seed"),
+            device=_text(values, "device"),
+            versions={name: str(text) for name, text in _facts(values, "versions", {}).items()},
+            seconds=_seconds(values),
+            profile=_text(values, "profile"),
+            strict=values["strict"] is True,
+            memory=Memory(**_facts(values, "memory", MEMORY_FACTS)),
+            compared_with=_text(values, "compared_with"),
+            rules=_facts(values, "rules", RULE_FACTS) if values.get("rules") else {},
+            baseline=None if baseline is None else Difference.from_dict(baseline),
+        )
+        told = values["outcome"], values["exit_code"]
+        if told != (report.outcome.value, report.exit_code):
+            raise ValueError("its outcome is not what its findings add up to")
+        return report
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    text = values[key]
+    if not isinstance(text, str):
+        raise TypeError(f"{key} is no text")
+    return text
+
+
+def _count(values: Mapping[str, Any], key: str) -> int:
+    count = values[key]
+    if type(count) is not int or not 0 <= count < 2**63:
+        raise TypeError(f"{key} is no count")
+    return count
+
+
+def _facts(
+    values: Mapping[str, Any], key: str, kinds: Mapping[str, Callable[[Any, str], object]]
+) -> dict[str, Any]:
+    """Return an object, of which the facts that formats go by are of the right kind."""
+    found = values[key]
+    if not isinstance(found, dict):
+        raise TypeError(f"{key} is no object")
+    for name, demand in kinds.items():
+        demand(found, name)
+    return found
+
+
+def _notes(values: Mapping[str, Any], key: str) -> None:
+    notes = values[key]
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise TypeError(f"{key} is no list of texts")
+
+
+def _table(values: Mapping[str, Any], key: str) -> None:
+    if not isinstance(values[key], dict):
+        raise TypeError(f"{key} is no object")
+
+
+def _text_or_none(values: Mapping[str, Any], key: str) -> None:
+    if values[key] is not None:
+        _text(values, key)
+
+
+MODEL_FACTS: dict[str, Callable[[Any, str], object]] = {
+    **dict.fromkeys(("path", "sha256", "architecture", "provenance"), _text),
+    **dict.fromkeys(("image_size", "embedding_dim", "parameters"), _count),
+    "notes": _notes,
+}
+IMAGE_FACTS: dict[str, Callable[[Any, str], object]] = {"source": _text, "count": _count}
+RULE_FACTS: dict[str, Callable[[Any, str], object]] = {
+    "source": _text,
+    **dict.fromkeys(("select", "ignore"), _notes),
+    **dict.fromkeys(("limits", "severity"), _table),
+    "fail_on": _text_or_none,
+}
+MEMORY_FACTS: dict[str, Callable[[Any, str], object]] = {"weights_bytes": _count}
+
+
+def _seconds(values: Mapping[str, Any]) -> float:
+    seconds = float(values["seconds"])
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{seconds} seconds")
+    return seconds
 
 
 def _jsonable(number: float) -> float | str:

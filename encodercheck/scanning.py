@@ -24,6 +24,8 @@ from encodercheck.memory import used_with
 from encodercheck.nulls import Nulls
 from encodercheck.profiles import PROFILES
 from encodercheck.report import Report
+from encodercheck.rules import NO_RULES, Rules
+from encodercheck.waivers import ModelWaiver
 from encodercheck.weights.metadata import callable_spec
 
 if TYPE_CHECKING:
@@ -164,6 +166,12 @@ def scan(
     strict: bool = False,
     null: str | Path | None = None,
     max_memory: int | None = None,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    limits: Mapping[str, float] | None = None,
+    severities: Mapping[str, str] | None = None,
+    fail_on: str | None = None,
+    waivers: Sequence[ModelWaiver] = (),
 ) -> Report:
     """Run the suite on ``model`` and report what it found.
 
@@ -174,11 +182,25 @@ def scan(
     ``encodercheck calibrate`` wrote: its clean encoders are compared with, beside the shipped ones.
     ``max_memory``, in bytes, bounds what the encoder takes at work.
 
+    ``select`` and ``ignore`` are ids of checks, or patterns such as ``EC2*``, to run or not to run.
+    ``limits`` replace those written in checks, as ``{"EC202.gain": 0.9}`` or
+    ``{"EC202.gain.at_most": 0.9}``; ``severities`` those of checks, by id. Failures of a severity
+    below ``fail_on`` do not count, nor do those that ``waivers`` cover today. A configuration file
+    is for the command line: nothing is read from one here.
+
     Raises:
         EncoderCheckError: there is nothing to report, because the model, the images or an
             option is unusable.
     """
     started = time.monotonic()
+    rules = Rules(
+        select=tuple(select),
+        ignore=tuple(ignore),
+        limits=dict(limits or {}),
+        severities=dict(severities or {}),
+        fail_on=fail_on,
+        waivers=tuple(waivers),
+    )
     state = prepare(
         model,
         arch=arch,
@@ -193,7 +215,7 @@ def scan(
         null=null,
         max_memory=max_memory,
     )
-    return run(state, checks=checks, keyword=keyword, strict=strict, started=started)
+    return run(state, checks=checks, keyword=keyword, strict=strict, rules=rules, started=started)
 
 
 def run(
@@ -202,13 +224,18 @@ def run(
     checks: Sequence[str | Path] = (),
     keyword: str | None = None,
     strict: bool = False,
+    rules: Rules = NO_RULES,
     listener: Listener | None = None,
     started: float | None = None,
 ) -> Report:
-    """Run the suite on what :func:`prepare` returned."""
+    """Run the suite on what :func:`prepare` returned, by ``rules``."""
     started = time.monotonic() if started is None else started
     findings = run_suite(
-        state, paths=suite(checks), keyword=keyword, listener=listener or SilentListener()
+        state,
+        paths=suite(checks),
+        keyword=keyword,
+        listener=listener or SilentListener(),
+        rules=rules,
     )
     return Report(
         model=state.encoder.describe(),
@@ -222,6 +249,7 @@ def run(
         strict=strict,
         memory=used_with(state.encoder),
         compared_with=state.compared_with,
+        rules=rules.describe(),
     )
 
 

@@ -97,13 +97,16 @@ STRANGE = {"blocks.0.weird.weight": torch.ones(4, 4), "blocks.1.weird.weight": t
 def test_a_model_that_cannot_be_read_is_one_line_and_two(folder, make, says, request):
     number = request.node.callspec.indices["make"]
     path = make(folder / f"bad-{number}.safetensors")
-    report = folder / "never.json"
+    report = folder / f"bad-{number}.json"
     ended = run("scan", path, "--json", report, cwd=folder)
     assert ended.returncode == 2, ended
     assert says in ended.stderr
     assert path.name in ended.stderr
     assert len(ended.stderr.splitlines()) == 1, ended.stderr
-    assert not report.exists()
+    saved = json.loads(report.read_text())
+    assert (saved["outcome"], saved["exit_code"]) == ("error", 2)
+    assert [finding["id"] for finding in saved["findings"]] == ["EC000"]
+    assert says in saved["findings"][0]["message"]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +293,7 @@ def test_several_models_are_one_exit_code_and_artifacts_apart(folder, model):
     assert ended.returncode == 2, ended
     assert "missing.safetensors: no such file" in ended.stdout
     outcomes = [r["outcome"] for r in json.loads((folder / "both.json").read_text())["reports"]]
-    assert outcomes == ["passed", "passed"]
+    assert outcomes == ["passed", "error", "passed"]
     kept = sorted(p.parts[-3] for p in (folder / "encodercheck-artifacts").rglob("note"))
     assert kept == ["model", "model~2"]
 

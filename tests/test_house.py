@@ -20,6 +20,7 @@ ROOMS = {
 # Who must not import whom. A recipe that could see the detector could be tuned to it.
 FORBIDDEN = {
     "encodercheck.errors": ["encodercheck."],
+    "encodercheck.exhibits": ["encodercheck."],
     "encodercheck.weights": ["encodercheck.methods", "encodercheck.harness", "encodercheck.images"],
     "encodercheck.encoder": ["encodercheck.methods", "encodercheck.harness", "encodercheck.render"],
     "encodercheck.images": ["encodercheck.methods", "encodercheck.harness"],

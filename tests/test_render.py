@@ -6,70 +6,14 @@ import json
 import math
 
 import pytest
+from reports import BROKEN, FAILED, IMAGES, MODEL, PASSED, UNDECIDED, WAIVED
+from reports import report as _report
 from rich.console import Console
 
 from encodercheck.memory import Memory
 from encodercheck.render import console as render
 from encodercheck.render import json as render_json
-from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
-
-MODEL = {
-    "path": "fixture:badencoder",
-    "sha256": "ab" * 32,
-    "architecture": "resnet(basic, width 16)",
-    "provenance": "metadata",
-    "notes": ["3x3 stem: stride 1 assumed"],
-    "image_size": 32,
-    "embedding_dim": 128,
-    "parameters": 312000,
-}
-IMAGES = {"source": "procedural", "count": 352, "unreadable": 0}
-PASSED = Finding(
-    "EC001",
-    "check_ec001_integrity.py::check_integrity",
-    "high",
-    Outcome.PASSED,
-    seconds=0.24,
-    measurements=(Measurement("non_finite_weights", 0.0, 0, Direction.AT_MOST),),
-    title="Weights are finite.",
-)
-FAILED = Finding(
-    "EC202",
-    "check_ec202_budget.py::check_budget",
-    "critical",
-    Outcome.FAILED,
-    "a 5x5 patch at (27, 27), 2.4 % of the image, makes 256 unseen images 0.998 alike",
-    1.31,
-    (
-        Measurement("stamped_cosine", 0.99812),
-        Measurement("gain", 0.9961, 0.9, Direction.AT_MOST),
-    ),
-    "out dir/EC202/witness.safetensors",
-    "No trigger collapses the embeddings.",
-)
-UNDECIDED = Finding(
-    "EC101",
-    "check_ec101_collapse.py::check_collapse",
-    "medium",
-    Outcome.INCONCLUSIVE,
-    "bring better images",
-    title="Embeddings point in different directions.",
-)
-BROKEN = Finding(
-    "ACME1",
-    "check_acme.py::check_it",
-    "low",
-    Outcome.ERROR,
-    "ZeroDivisionError: division by zero",
-    title="It holds.",
-    details="check_acme.py:3: in check_it\n    1 / 0\n",
-)
-
-
-def _report(*findings, strict=False):
-    return Report(
-        MODEL, IMAGES, findings, 0, "cpu", {"torch": "2"}, 12.345, "standard", strict=strict
-    )
+from encodercheck.report import Finding, Measurement, Outcome, Report
 
 
 def _text(*parts, terminal=False):
@@ -145,6 +89,27 @@ def test_the_verdict_says_how_much_memory_it_took(used, line):
     report = dataclasses.replace(_report(PASSED), memory=used)
     text = _text(render.verdict(report))
     assert text == f"PASSED  1 passed  in 12.3 s\npeak memory {line}\n"
+
+
+def test_what_is_waived_does_not_count_and_is_seen():
+    text = _text(render.whole(_report(PASSED, WAIVED)))
+    assert "EC202     failed (waived until 2027-01-01: a false alarm, see T-1) No trigger" in text
+    assert "PASSED  1 passed, 1 waived  in 12.3 s" in text
+    assert "FAILED" not in text
+
+
+def test_a_model_that_could_not_be_read_has_an_error_and_no_facts():
+    text = _text(render.whole(Report.unreadable("gone.safetensors", "gone: no such file")))
+    assert text == (
+        """\
+gone.safetensors
+
+EC000     error        The model, and what it is scanned with, can be read.  0.0 s
+          gone: no such file
+
+NO VERDICT (error)  1 error  in 0.0 s
+"""
+    )
 
 
 def test_names_from_files_cannot_control_the_terminal():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from encodercheck.cli import options
+from encodercheck.cli import configured, options
 from encodercheck.cli.output import STDOUT, console, require_writable
 from encodercheck.cli.scan import refuse_early
 from encodercheck.errors import ConfigError
@@ -39,6 +39,8 @@ def command(
     arch: options.Arch = None,
     device: options.Device = options.DeviceName.auto,
     seed: options.Seed = 0,
+    config: configured.ConfigFile = None,
+    no_config: configured.NoConfig = False,
 ) -> None:
     """Measure clean encoders, for `scan --null FILE` to compare with. Exit code 2: nothing written.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from encodercheck.cli import options
+from encodercheck.cli import completion, options
 
 if TYPE_CHECKING:
     from encodercheck.fixtures import Built, Recipe
@@ -16,7 +16,14 @@ app = typer.Typer(
     help="Clean and poisoned encoders, generated and certified.", no_args_is_help=True
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME[@SEED]", help="As `fixtures list` has them.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME[@SEED]",
+        help="As `fixtures list` has them.",
+        autocompletion=completion.fixtures,
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -32,6 +39,10 @@ Preset = Annotated[
         help="paper-resnet18, -resnet34 or -resnet50: BadEncoder's hyper-parameters, for a GPU.",
         show_default=False,
     ),
+]
+# Where scans run says nothing of where a fixture is to be trained: a variable does not set it.
+TrainingDevice = Annotated[
+    options.DeviceName, typer.Option("--device", help="Where the encoder is trained.")
 ]
 
 
@@ -50,7 +61,7 @@ def build(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Generate it anew.")] = False,
     data: Data = None,
     preset: Preset = None,
-    device: options.Device = options.DeviceName.cpu,
+    device: TrainingDevice = options.DeviceName.cpu,
 ) -> None:
     """Generate a fixture (or find it in the cache) and print its path."""
     built = _built(name, rebuild=rebuild, data=data, preset=preset, device=device)
@@ -62,7 +73,7 @@ def certify(
     name: Name,
     data: Data = None,
     preset: Preset = None,
-    device: options.Device = options.DeviceName.cpu,
+    device: TrainingDevice = options.DeviceName.cpu,
 ) -> None:
     """Print a fixture's certificate: accuracies and attack success, measured when it was made."""
     built = _built(name, data=data, preset=preset, device=device)

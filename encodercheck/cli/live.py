@@ -20,6 +20,7 @@ from rich.text import Text
 
 from encodercheck.render import console as render
 from encodercheck.report import Finding
+from encodercheck.rules import NO_RULES, Rules
 
 if TYPE_CHECKING:
     from encodercheck.encoder import Encoder
@@ -81,7 +82,7 @@ class MeasuringListener(LiveListener):
         self.take_away()
 
 
-def header(state: ScanState) -> Text:
+def header(state: ScanState, rules: Rules = NO_RULES) -> Text:
     """Say what is scanned, with what."""
     return render.header(
         state.encoder.describe(),
@@ -90,6 +91,7 @@ def header(state: ScanState) -> Text:
         profile=state.profile.name,
         seed=state.seed,
         compared_with=state.compared_with,
+        rules=rules.sentence(),
     )
 
 

@@ -13,7 +13,23 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from encodercheck.cli import calibrate, checks, fixtures, identify, replay, samples, scan, verify
+from encodercheck.cli import (
+    calibrate,
+    card,
+    checks,
+    completion,
+    config,
+    fixtures,
+    identify,
+    init,
+    new_check,
+    replay,
+    report,
+    samples,
+    scan,
+    verify,
+    waive,
+)
 from encodercheck.errors import EncoderCheckError
 
 NO_VERDICT = 2
@@ -45,8 +61,14 @@ app.command("samples")(samples.command)
 app.command("calibrate")(calibrate.command)
 app.command("checks")(checks.command)
 app.command("replay")(replay.command)
+app.command("report")(report.command)
+app.command("card")(card.command)
 app.command("verify")(verify.command)
 app.add_typer(fixtures.app, name="fixtures")
+app.command("init")(init.command)
+app.command("new-check")(new_check.command)
+app.command("config")(config.command)
+app.command("waive")(waive.command)
 
 
 @app.callback(invoke_without_command=True)
@@ -65,6 +87,7 @@ def main() -> None:
     # Read when torch is loaded. Threads that spin while they wait for one another cost a scan of a
     # small encoder five times its time as soon as a core is shared, and gain nothing otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    completion.step_over_colon()
     try:
         app()
     except EncoderCheckError as error:

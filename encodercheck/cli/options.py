@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from encodercheck.cli import completion
 from encodercheck.errors import ConfigError
+from encodercheck.keys import KEYS, LARGEST_SEED
+from encodercheck.sizes import parse_size
 
 Triple = tuple[float, float, float]
-SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
 class ProfileName(str, Enum):
@@ -32,6 +33,16 @@ class DeviceName(str, Enum):
     mps = "mps"
 
 
+class SeverityName(str, Enum):
+    """The names in ``encodercheck.severities``."""
+
+    info = "info"
+    low = "low"
+    medium = "medium"
+    high = "high"
+    critical = "critical"
+
+
 def triple(text: str) -> Triple:
     """Parse "R,G,B"."""
     try:
@@ -42,19 +53,15 @@ def triple(text: str) -> Triple:
 
 
 def size(text: str) -> int:
-    """Parse a number of bytes: "2GB" is 2 * 10**9, "2GiB" 2 * 2**30, "2000" itself.
+    """Parse a number of bytes, as :func:`~encodercheck.sizes.parse_size` does.
 
     Raises:
         ConfigError: ``text`` is no size, or none at all.
     """
-    found = SIZE.fullmatch(text.strip())
-    if found is None or (found[3] and not found[2]):
-        raise ConfigError(f"--max-memory {text!r}: not a size; write 2GB, 512MiB or bytes")
-    power = "kmgt".find(found[2].lower()) + 1 if found[2] else 0
-    count = int(float(found[1]) * (1024 if found[3] else 1000) ** power)
-    if count < 1:
-        raise ConfigError(f"--max-memory {text!r}: nothing fits into that; name a larger size")
-    return count
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ConfigError(f"--max-memory {text!r}: {error}") from error
 
 
 Model = Annotated[
@@ -62,6 +69,7 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="A .safetensors file, a model folder, hf://ORG/NAME[@REV], or fixture:NAME.",
+        autocompletion=completion.models,
     ),
 ]
 Arch = Annotated[
@@ -88,28 +96,96 @@ Images = Annotated[
     str | None,
     typer.Option(
         metavar="SRC",
+        envvar=KEYS["images"].environment,
         help="A folder of clean images, or a data set on disk: cifar10:DIR, cifar100:DIR, "
         "stl10:DIR, svhn:DIR, gtsrb:DIR (default: generated ones).",
     ),
 ]
-Profile = Annotated[ProfileName, typer.Option(help="How hard to look.")]
-Device = Annotated[DeviceName, typer.Option(help="Where the encoder runs.")]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**31 - 1, help="The seed of the scan.")]
+Profile = Annotated[
+    ProfileName, typer.Option(envvar=KEYS["profile"].environment, help="How hard to look.")
+]
+Device = Annotated[
+    DeviceName, typer.Option(envvar=KEYS["device"].environment, help="Where the encoder runs.")
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=LARGEST_SEED,
+        envvar=KEYS["seed"].environment,
+        help="The seed of the scan.",
+    ),
+]
 Null = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Further clean encoders to compare with, as calibrate wrote them."
+        metavar="FILE",
+        envvar=KEYS["null"].environment,
+        help="Further clean encoders to compare with, as calibrate wrote them.",
     ),
 ]
 MaxMemory = Annotated[
     int | None,
-    typer.Option(metavar="SIZE", parser=size, help="Bound the memory at work: 2GB, 512MiB, bytes."),
+    typer.Option(
+        metavar="SIZE",
+        parser=size,
+        envvar=KEYS["max-memory"].environment,
+        help="Bound the memory at work: 2GB, 512MiB, bytes.",
+    ),
 ]
 Keyword = Annotated[
     str,
-    typer.Option("-k", metavar="EXPR", help="Run the checks that match, as pytest -k does."),
+    typer.Option(
+        "-k",
+        metavar="EXPR",
+        help="Run the checks that match, as pytest -k does.",
+        autocompletion=completion.check_ids,
+    ),
 ]
 Checks = Annotated[
     list[Path] | None,
     typer.Option("--checks", metavar="PATH", help="Further check_*.py, a file or a folder."),
+]
+Artifacts = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR",
+        envvar=KEYS["artifacts"].environment,
+        help="Where the witnesses of failed checks go.",
+    ),
+]
+ARTIFACTS = Path("encodercheck-artifacts")
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict/--no-strict",
+        envvar=KEYS["strict"].environment,
+        help="An inconclusive check is exit code 2.",
+    ),
+]
+Select = Annotated[
+    list[str] | None,
+    typer.Option("--select", metavar="ID", help="Run the checks of this id or pattern: EC2*."),
+]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option("--ignore", metavar="ID", help="Do not run the checks of this id or pattern."),
+]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit", metavar="CHECK.NAME=VALUE", help="Replace a limit: EC202.gain=0.9; repeatable."
+    ),
+]
+FailOn = Annotated[
+    SeverityName | None,
+    typer.Option(
+        envvar=KEYS["fail-on"].environment,
+        help="The least severity whose failures count (default: all do).",
+    ),
+]
+Baseline = Annotated[
+    Path | None,
+    typer.Option(metavar="F", help="Say what has changed since the scan that wrote F as JSON."),
 ]

@@ -41,6 +41,9 @@ def require_writable(path: Path | None) -> None:
         return
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file")
+    if path.exists() and not path.is_file():
+        # A file is replaced as a whole, which would be the end of /dev/null.
+        raise OutputError(f"{path}: is no regular file; name a file, or - for stdout")
     require_writable_folder(path.parent)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from encodercheck.cli import options
+from encodercheck.cli import configured, options
 from encodercheck.cli.output import STDOUT, console, require_writable
 from encodercheck.errors import CheckInconclusive, ConfigError, EncoderCheckError
 
@@ -115,6 +115,8 @@ def command(
     device: options.Device = options.DeviceName.auto,
     seed: options.Seed = 0,
     max_memory: options.MaxMemory = None,
+    config: configured.ConfigFile = None,
+    no_config: configured.NoConfig = False,
 ) -> None:
     """Screen images for triggers, with DeDe.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from encodercheck.cli import options
+from encodercheck.cli import completion, configured, options
 from encodercheck.cli.output import STDOUT, console, require_writable
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def command(
             metavar="NAME[@SEED][,...]",
             help="The fixtures, patterns such as bad* too (default: all of `fixtures list`).",
             show_default=False,
+            autocompletion=completion.fixtures,
         ),
     ] = None,
     seeds: Annotated[
@@ -39,6 +40,8 @@ def command(
     seed: options.Seed = 0,
     device: options.Device = options.DeviceName.auto,
     null: options.Null = None,
+    config: configured.ConfigFile = None,
+    no_config: configured.NoConfig = False,
     jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Fixtures scanned at a time.")] = 1,
     fresh: Annotated[
         bool, typer.Option("--fresh", "--no-cache", help="Measure again what earlier runs have.")

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from encodercheck.errors import EncoderCheckError, OutputError
+from encodercheck.harness import exhibiting
 from encodercheck.harness.record import CheckRecord
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from encodercheck.harness.state import ScanState
     from encodercheck.witness import Witness
 
@@ -48,6 +51,7 @@ class Artifacts:
             OutputError: it cannot be written.
         """
         self._record.sentence = witness.sentence()
+        exhibiting.witness(self._record, self._state, witness)
         if self._state.artifacts_dir is None:
             return
         directory = self.directory
@@ -64,6 +68,14 @@ class Artifacts:
         except EncoderCheckError as error:
             raise self._noted(error) from None
         self._record.witness = str(path)
+
+    def picture(self, pixels: Tensor, *, caption: str, alt: str) -> None:
+        """Show pixels (3, H, W) or (1, H, W) in [0, 1] in the HTML report.
+
+        ``alt`` says in words what there is to see. Pictures above 96 pixels are made smaller, and
+        those beyond the 24th of a check are left out.
+        """
+        exhibiting.picture(self._record, pixels, caption=caption, alt=alt)
 
     def clean(self) -> None:
         """Remove the temporary folder."""

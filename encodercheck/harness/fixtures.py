@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, SupportsFloat
 
 import pytest
 
+from encodercheck.harness import exhibiting
 from encodercheck.harness.artifacts import Artifacts
 from encodercheck.harness.identity import base_id
 from encodercheck.harness.measure import Measure
@@ -95,12 +96,18 @@ def trigger(inversion: Inversion) -> Trigger:
 
 
 @pytest.fixture
-def suspects(request: pytest.FixtureRequest, battery_hits: tuple[Hit, ...]) -> list[Trigger]:
+def suspects(
+    request: pytest.FixtureRequest, battery_hits: tuple[Hit, ...]
+) -> Iterator[list[Trigger]]:
     """The triggers that were found: the battery's best and, given gradients, ``trigger``."""
     found = [battery_hits[0].trigger]
     if _scan(request).state.encoder.differentiable:
         found.append(request.getfixturevalue("trigger"))
-    return found
+    # The check may do to its own list what it likes.
+    yield [*found]
+    scan = _scan(request)
+    if "dede" in request.fixturenames and scan.dede.known is not None:
+        exhibiting.reconstructions(_record(request), scan.state, scan.dede.known, found)
 
 
 @pytest.fixture
@@ -128,15 +135,18 @@ def null(request: pytest.FixtureRequest) -> FindNull:
 
 
 @pytest.fixture
-def compare(null: FindNull, measure: Measure) -> Compare:
+def compare(request: pytest.FixtureRequest, null: FindNull, measure: Measure) -> Compare:
     """Measure a value against clean encoders: ``compare("gain", value)``, False where it fails.
 
     Records the p-value as well, and ends the check inconclusively where they support no verdict.
     """
 
+    record = _record(request)
+
     def against_clean(name: str, value: SupportsFloat, *, scale: str = "gain") -> bool:
         number = float(value)
         clean = null(name, scale=scale)
+        exhibiting.comparison(record, name, number, clean)
         measure("p_value", clean.p_value(number))
         clean.require_support()
         upward = SCALES[scale].harmless > 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pytest
 
 from encodercheck.errors import ConfigError, EncoderCheckError
 from encodercheck.harness import fixtures, lifecycle
+from encodercheck.harness.ambience import restored_ambience
 from encodercheck.harness.identity import CheckModule, shown
 from encodercheck.harness.modules import evict_namesakes, restored_modules
 from encodercheck.harness.outcome import describe, first_line
@@ -37,6 +39,8 @@ LEFT_OUT = (
     "unittest",
 )
 
+# The environment, the modules and the standard streams are the process's, and a run needs its own.
+ONE_AT_A_TIME = threading.RLock()
 
 # What else is missing shows in the findings.
 COMPLETE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -71,7 +75,12 @@ def run_pytest(root: Root, plugin: object, *, collect_only: bool = False) -> str
         ConfigError: a check file, a conftest or an option is unusable.
         KeyboardInterrupt: the user's own.
     """
-    with restored_process(), restored_modules(root.folder) as collected:
+    with (
+        ONE_AT_A_TIME,
+        restored_process(),
+        restored_ambience(),
+        restored_modules(root.folder) as collected,
+    ):
         watch = Watch(root, collected)
         evict_namesakes(root.folder / "conftest.py", root.folder)
         try:

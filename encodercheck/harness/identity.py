@@ -11,9 +11,9 @@ import pytest
 
 from encodercheck.errors import ConfigError
 from encodercheck.harness.listener import CheckInfo
+from encodercheck.severities import SEVERITIES
 
 PREFIX = "check_"
-SEVERITIES = ("info", "low", "medium", "high", "critical")
 ID = re.compile(r"\w[\w.-]*")
 
 

@@ -20,6 +20,11 @@ class Once(Generic[T]):
         self._results: list[T] = []
         self._failure: tuple[Exception, TracebackType | None] | None = None
 
+    @property
+    def known(self) -> T | None:
+        """The result, None where nobody has asked for it yet."""
+        return self._results[0] if self._results else None
+
     def __call__(self, progress: Progress) -> T:
         """Return the result, or raise the exception, that the first call met."""
         if self._failure is not None:

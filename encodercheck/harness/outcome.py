@@ -81,6 +81,7 @@ def conclude(
         measurements=tuple(record.measurements),
         witness=record.witness,
         title=info.title,
+        exhibits=record.shown,
         details="\n\n".join(phase.details for phase in phases if phase.details),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -12,16 +13,44 @@ from encodercheck.errors import ConfigError
 GROUP = "encodercheck.checks"
 
 
+@dataclass(frozen=True)
+class Pack:
+    """An installed check pack: the distribution that brings it, and its folder or file.
+
+    ``name`` is the entry point's, and ``version`` empty, where no distribution is known.
+    """
+
+    name: str
+    version: str
+    path: Path
+
+
 def installed_packs() -> list[Path]:
     """Return the folder or file of every installed check pack, by name.
 
     Raises:
         ConfigError: a pack cannot be imported. A scan without it would look clean for too little.
     """
+    return [pack.path for pack in find_packs()]
+
+
+def find_packs() -> list[Pack]:
+    """Return every installed check pack, by the name of its entry point.
+
+    Raises:
+        ConfigError: a pack cannot be imported.
+    """
     entries = sorted(
         metadata.entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)
     )
-    return [_locate(entry) for entry in entries]
+    return [_pack(entry) for entry in entries]
+
+
+def _pack(entry: metadata.EntryPoint) -> Pack:
+    path, distribution = _locate(entry), entry.dist
+    if distribution is None:
+        return Pack(entry.name, "", path)
+    return Pack(distribution.name, distribution.version, path)
 
 
 def _locate(entry: metadata.EntryPoint) -> Path:

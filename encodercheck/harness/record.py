@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from encodercheck.errors import EncoderCheckError
+from encodercheck.exhibits import Exhibit, Gallery, Picture
 from encodercheck.harness.listener import CheckInfo
 from encodercheck.report import Direction, Measurement, Outcome
 
@@ -22,6 +23,17 @@ class CheckRecord:
     sentence: str = ""
     fault: EncoderCheckError | None = None
     """An error that must not be lost, whether or not the check lets it through."""
+    exhibits: list[Exhibit] = field(default_factory=list)
+    of_witness: list[Exhibit] = field(default_factory=list)
+    """Those that show the witness: a later witness takes their place."""
+    pictures: list[Picture] = field(default_factory=list)
+    """Those that the check shows of its own accord."""
+
+    @property
+    def shown(self) -> tuple[Exhibit, ...]:
+        """All there is to show."""
+        own = [Gallery("Pictures", (tuple(self.pictures),))] if self.pictures else []
+        return (*self.exhibits, *own)
 
     @property
     def shortfall(self) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from encodercheck.harness.packs import installed_packs
 from encodercheck.harness.record import RECORD, CheckRecord
 from encodercheck.harness.state import SCAN, Scan, ScanState
 from encodercheck.report import Finding, Outcome
+from encodercheck.rules import NO_RULES, Rules
+
+Judge = Callable[[Finding], Finding]
 
 
 def run_suite(
@@ -28,24 +32,33 @@ def run_suite(
     keyword: str | None = None,
     only: Collection[str] | None = None,
     listener: Listener = SILENT,
+    rules: Rules = NO_RULES,
 ) -> list[Finding]:
     """Run the checks in ``paths`` and return one finding for each, in order.
 
     Every file is collected before the first check runs. ``keyword`` selects as pytest's ``-k``
-    does, by check ids too; of what it leaves ``only`` these ids are run. A finding's outcome is
-    decided by what the check raised and measured; pytest's exit status has no say in it.
+    does, by check ids too; of what it leaves ``only`` these ids are run, and of these what
+    ``rules`` let run. A finding's outcome is decided by what the check raised and measured;
+    pytest's exit status has no say in it.
 
     Raises:
-        ConfigError: a path, a check file or ``keyword`` is unusable, or nothing is to be run.
+        ConfigError: a path, a check file, ``keyword`` or a rule is unusable, or nothing is to be
+            run.
         KeyboardInterrupt: the user stopped the scan.
     """
     refuse_optimized_python()
+    state.limits = {**state.limits, **rules.limits}
     scan = Scan(state, listener)
-    suite = collect(paths, keyword)
+    suite = ruled(collect(paths, keyword), rules)
     if only is not None:
         suite = [part.reduced(only) for part in suite]
     listener.collected([info for part in suite for info in part.infos])
-    return [finding for part in suite for finding in _run(part, scan)]
+    judge = partial(rules.judge, sha256=state.encoder.provenance.sha256)
+    findings = [finding for part in suite for finding in _run(part, scan, judge)]
+    for error in rules.unused_limits(findings):
+        listener.finished(error)
+        findings.append(error)
+    return findings
 
 
 def list_checks(paths: Sequence[Path]) -> list[CheckInfo]:
@@ -81,12 +94,18 @@ class Part:
     root: Root
     checks: list[CheckInfo] = field(default_factory=list)
     skipped: list[tuple[CheckInfo, str]] = field(default_factory=list)
-    total: int = 0
+    known: list[str] = field(default_factory=list)
+    """The ids of all checks, selected or not."""
 
     @property
     def infos(self) -> list[CheckInfo]:
         """Everything that a finding is owed for."""
         return [*self.checks, *(info for info, _ in self.skipped)]
+
+    @property
+    def ids(self) -> list[str]:
+        """All that a rule can be about, whether or not it was selected."""
+        return [*self.known, *(info.id for info, _ in self.skipped)]
 
     def reduced(self, ids: Collection[str]) -> Part:
         """Return the part with none but the checks of these ids."""
@@ -95,6 +114,14 @@ class Part:
             checks=[info for info in self.checks if info.id in ids],
             skipped=[(info, reason) for info, reason in self.skipped if info.id in ids],
         )
+
+    def ruled(self, rules: Rules) -> Part:
+        """Return the part with what ``rules`` let run, as grave as they say."""
+        part = self.reduced([info.id for info in self.infos if rules.runs(info.id)])
+        part.checks = [
+            replace(info, severity=rules.severity(info.id, info.severity)) for info in part.checks
+        ]
+        return part
 
 
 def collect(paths: Sequence[Path], keyword: str | None) -> list[Part]:
@@ -110,11 +137,25 @@ def collect(paths: Sequence[Path], keyword: str | None) -> list[Part]:
         suite.append(census.part)
     require_distinct(ids)
     if not any(part.infos for part in suite):
-        total = sum(part.total for part in suite)
+        total = sum(len(part.known) for part in suite)
         if total:
             raise ConfigError(f"-k {keyword} selects none of {total} checks")
         raise ConfigError(f"no checks in {', '.join(map(str, paths)) or 'nothing'}")
     return suite
+
+
+def ruled(suite: Sequence[Part], rules: Rules) -> list[Part]:
+    """Return what ``rules`` leave of a suite.
+
+    Raises:
+        ConfigError: a rule is about no check of the suite, or nothing is left.
+    """
+    rules.require_known([*(id_ for part in suite for id_ in part.ids)])
+    left = [part.ruled(rules) for part in suite]
+    if not any(part.infos for part in left):
+        total = sum(len(part.infos) for part in suite)
+        raise ConfigError(f"select and ignore leave none of {total} checks; {rules.sentence()}")
+    return left
 
 
 def find_roots(paths: Sequence[Path]) -> list[Root]:
@@ -170,7 +211,7 @@ class Census:
             item.extra_keyword_matches.add(info.id)
             new.append(item)
         items[:] = new
-        self.part.total = len(new)
+        self.part.known = [check_info(item).id for item in new]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note what ``-k`` has left."""
@@ -185,9 +226,9 @@ class Census:
             self.part.skipped.append((info, reason))
 
 
-def _run(part: Part, scan: Scan) -> list[Finding]:
+def _run(part: Part, scan: Scan, judge: Judge) -> list[Finding]:
     """Run the checks of one folder: exactly those that were counted."""
-    recorder = Recorder(part.checks, scan)
+    recorder = Recorder(part.checks, scan, judge)
     try:
         ended = run_pytest(part.root, recorder) if part.checks else ""
     except ConfigError as error:
@@ -210,10 +251,11 @@ def _run(part: Part, scan: Scan) -> list[Finding]:
 class Recorder:
     """A pytest plugin that turns what happens to each check into a finding."""
 
-    def __init__(self, checks: Sequence[CheckInfo], scan: Scan) -> None:
+    def __init__(self, checks: Sequence[CheckInfo], scan: Scan, judge: Judge) -> None:
         self.findings: dict[str, Finding] = {}
         self._checks = {info.id: info for info in checks}
         self._scan = scan
+        self._judge = judge
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Let the fixtures find the scan."""
@@ -236,7 +278,8 @@ class Recorder:
         if phases:
             seconds = time.monotonic() - started
             record = item.stash.get(RECORD, CheckRecord(info))
-            finding = self.findings[info.id] = conclude(info, record, phases, seconds)
+            finding = self._judge(conclude(info, record, phases, seconds))
+            self.findings[info.id] = finding
             self._scan.listener.finished(finding)
         return result
 

@@ -52,9 +52,12 @@ class CleanImages:
         """Return the images to look for triggers on, (N, 3, H, W) in [0, 1]."""
         return _floats(self.pixels[: self.search])
 
-    def held_out_images(self) -> Tensor:
-        """Return the images that no trigger is searched on, (N, 3, H, W) in [0, 1]."""
-        return _floats(self.pixels[self.search :])
+    def held_out_images(self, most: int | None = None) -> Tensor:
+        """Return the images that no trigger is searched on, (N, 3, H, W) in [0, 1].
+
+        The first ``most`` of them, where that is given.
+        """
+        return _floats(self.pixels[self.search :][:most])
 
     def split(self) -> CleanSplit:
         """Return both parts."""

@@ -150,6 +150,11 @@ class Null:
         strangers = self.supported and not self.own
         return strangers and self.fixed is None and not SCALES[self.scale].carries
 
+    @property
+    def follows_traits(self) -> bool:
+        """Whether limit and p-value depend on the traits of the encoder under test."""
+        return self.supported and len(self._design()[1]) > 1
+
     def require_support(self) -> None:
         """Demand enough clean encoders to judge by, and that they leave room for a verdict.
 

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
+from encodercheck.render import words
+from encodercheck.render.changes import changes
+from encodercheck.render.words import memory, number, printable, quoted, size, subject
+from encodercheck.report import Finding, Measurement, Outcome, Report
+from encodercheck.rules import sentence
 
 if TYPE_CHECKING:
-    from encodercheck.memory import Memory
+    from encodercheck.waivers import ModelWaiver
     from encodercheck.witness import Witness
+
+__all__ = [
+    "STYLES",
+    "finding",
+    "header",
+    "measured",
+    "memory",
+    "number",
+    "printable",
+    "quoted",
+    "replayed",
+    "size",
+    "subject",
+    "unneeded",
+    "verdict",
+    "whole",
+]
 
 STYLES = {
     Outcome.PASSED: "green",
@@ -30,17 +50,20 @@ def header(
     profile: str,
     seed: int,
     compared_with: str,
+    rules: str = "",
 ) -> Text:
     """Say what is scanned, with what."""
     text = Text()
-    text.append(f"{printable(model['path'])}\n", style="bold")
+    text.append(printable(model["path"]), style="bold")
+    if not words.is_known(model):
+        return text
     facts = [
         printable(model["architecture"]),
         f"{model['parameters'] / 1e6:.2f} M parameters",
         f"{model['image_size']} px",
         f"embedding {model['embedding_dim']}",
     ]
-    text.append("  " + " · ".join(facts) + "\n", style="dim")
+    text.append("\n  " + " · ".join(facts) + "\n", style="dim")
     facts = [
         f"{images['count']} {printable(images['source'])} images",
         f"profile {profile}",
@@ -49,6 +72,8 @@ def header(
     ]
     text.append("  " + " · ".join(facts), style="dim")
     text.append(f"\n  compared with {printable(compared_with)}", style="dim")
+    if rules:
+        text.append(f"\n  by {printable(rules)}", style="dim")
     for note in model["notes"]:
         text.append(f"\n  note: {printable(note)}", style="dim")
     return text
@@ -58,7 +83,9 @@ def finding(found: Finding) -> Text:
     """Say how one check ended; everything but a pass says why."""
     text = Text()
     text.append(f"{printable(found.id):<9} ", style="bold")
-    text.append(f"{found.outcome.value:<13}", style=STYLES[found.outcome])
+    # A failure that does not count must not be overlooked either.
+    style = STYLES[found.outcome] if found.counts else "yellow"
+    text.append(f"{words.status(found):<12} ", style=style)
     text.append(printable(found.title or found.check))
     text.append(f"  {found.seconds:.1f} s", style="dim")
     # A pass is read over, in one line; anything else is read closely.
@@ -67,8 +94,8 @@ def finding(found: Finding) -> Text:
         text.append("\n" + INDENT)
         text.append_text(Text(separator).join(map(measured, found.measurements)))
     if found.message:
-        style = STYLES[found.outcome] if found.outcome is not Outcome.PASSED else ""
-        text.append(f"\n{INDENT}{printable(found.message)}", style=style)
+        read = found.outcome is not Outcome.PASSED
+        text.append(f"\n{INDENT}{printable(found.message)}", style=style if read else "")
     if found.witness:
         text.append(f"\n{INDENT}witness: {printable(found.witness)}")
     for line in found.details.rstrip().splitlines():
@@ -81,37 +108,25 @@ def measured(measurement: Measurement) -> Text:
     bad = measurement.outcome is Outcome.FAILED
     text = Text(f"{printable(measurement.name)} ")
     text.append(number(measurement.value), style="bold red" if bad else "")
-    if measurement.limit is not None:
-        side = "at least" if measurement.direction is Direction.AT_LEAST else "at most"
-        text.append(f" ({side} {number(measurement.limit)})", style="dim")
+    text.append(words.bound(measurement), style="dim")
     return text
 
 
 def verdict(report: Report) -> Text:
     """Say how the scan ended, and what to do next."""
-    counts = {
-        outcome: sum(found.outcome is outcome for found in report.findings) for outcome in Outcome
-    }
-    label = report.outcome.value.upper()
-    style = STYLES[report.outcome]
-    if report.outcome is Outcome.PASSED and counts[Outcome.INCONCLUSIVE]:
-        style = STYLES[Outcome.INCONCLUSIVE]
-        label = "NO VERDICT (--strict)" if report.exit_code else label
-    if report.outcome in (Outcome.INCONCLUSIVE, Outcome.ERROR):
-        label = f"NO VERDICT ({report.outcome.value})"
+    undecided = sum(found.outcome is Outcome.INCONCLUSIVE for found in report.findings)
+    in_doubt = report.outcome is Outcome.PASSED and undecided
+    style = STYLES[Outcome.INCONCLUSIVE if in_doubt else report.outcome]
     text = Text()
-    text.append(f"{label}", style=f"{style} reverse")
-    tally = ", ".join(f"{count} {outcome.value}" for outcome, count in counts.items() if count)
-    text.append(f"  {tally}", style=style)
+    text.append(words.verdict(report), style=f"{style} reverse")
+    text.append(f"  {words.tally(report.findings)}", style=style)
     text.append(f"  in {report.seconds:.1f} s", style="dim")
     if report.memory.weights_bytes:
         text.append(f"\n{memory(report.memory)}", style="dim")
-    witness = next((found.witness for found in report.findings if found.witness), None)
-    if witness:
-        text.append("\nSee the trigger work again:\n  ")
-        text.append(f"encodercheck replay {quoted(witness)} {_subject(report.model)}")
-    elif counts[Outcome.INCONCLUSIVE] and report.exit_code == 0:
-        undecided = counts[Outcome.INCONCLUSIVE]
+    command = words.replay_command(report)
+    if command:
+        text.append(f"\nSee the trigger work again:\n  {command}")
+    elif undecided and report.exit_code == 0:
         checks = "1 check" if undecided == 1 else f"{undecided} checks"
         text.append(
             f"\n{checks} could not decide: nothing is known there. "
@@ -121,23 +136,26 @@ def verdict(report: Report) -> Text:
     return text
 
 
-def _subject(model: dict[str, Any]) -> str:
-    """Return what a command line names the model by; a black box has a spec and no file."""
-    option = "--arch " if model["architecture"] == f"black box {model['path']}" else ""
-    return f"{option}{quoted(model['path'])}"
+def unneeded(waiver: ModelWaiver) -> Text:
+    """Say that a check passes that has a waiver."""
+    until = f"until {waiver.expires}: {printable(waiver.reason)}"
+    return Text(f"note: {printable(waiver.check)} passes, its waiver is no longer needed ({until})")
 
 
-def memory(used: Memory) -> str:
-    """Say what a scan used at most, as "peak memory 1.92 GB, of which weights 1.22 GB"."""
-    peak = "unknown" if used.peak_bytes is None else size(used.peak_bytes)
-    if used.device_peak_bytes is not None:
-        peak += f"; on the device {size(used.device_peak_bytes)}"
-    return f"peak memory {peak}, of which weights {size(used.weights_bytes)}"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes in GB, or in MB where that is less than one."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+def whole(report: Report) -> Text:
+    """Say all that a scan shows while it runs: the header, the findings, the verdict."""
+    head = header(
+        report.model,
+        report.images,
+        device=report.device,
+        profile=report.profile,
+        seed=report.seed,
+        compared_with=report.compared_with,
+        rules=sentence(report.rules),
+    )
+    news = [changes(report.baseline), Text()] if report.baseline else []
+    parts = [head, Text(), *map(finding, report.findings), Text(), *news, verdict(report)]
+    return Text("\n").join(parts)
 
 
 def replayed(saved: Witness, measured: Witness, *, same_model: bool, reproduced: bool) -> Text:
@@ -153,23 +171,3 @@ def replayed(saved: Witness, measured: Witness, *, same_model: bool, reproduced:
         text.append("NOT REPRODUCED", style="bold green reverse")
         text.append(f"  gain {number(measured.gain)}: the trigger does not work on this model")
     return text
-
-
-def number(value: float) -> str:
-    """Return a value with three significant digits; whole numbers as they are."""
-    if math.isfinite(value) and value == int(value) and abs(value) < 1e6:
-        return str(int(value))
-    # Never round a value up to the limit that it misses.
-    return f"{value:.4f}" if 0.99 <= value < 1 else f"{value:.3g}"
-
-
-def printable(text: str) -> str:
-    """Return text with control characters escaped: names come from files nobody vouches for."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
-
-
-def quoted(text: str) -> str:
-    """Return a path as a shell takes it."""
-    import shlex
-
-    return shlex.quote(printable(text))
