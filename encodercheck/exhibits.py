@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 class Comparison:
     """The measurement ``name`` beside what clean encoders measured.
 
-    ``scale`` is the null's, "gain", "size" or "shift"; ``source`` says which encoders, and
-    ``follows_traits`` whether limit and p-value depend on how this encoder embeds clean images.
+    ``scale`` is the null's, "gain", "size" or "shift"; ``source`` says which encoders.
     """
 
     name: str
@@ -23,7 +22,6 @@ class Comparison:
     scale: str
     source: str
     p_value: float
-    follows_traits: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from encodercheck.cache import atomic_write_text
 from encodercheck.errors import ConfigError
 from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null
@@ -30,6 +32,7 @@ from encodercheck.weights.header import (
 if TYPE_CHECKING:
     from encodercheck.report import Measurement, Report
 
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 SCHEMA = "encodercheck.null/1"
 SHIPPED = Path(__file__).with_name("nulls.json")
 
@@ -39,11 +42,15 @@ MOST_BYTES = 10_000_000
 MOST_PARSING = 200_000_000
 LONGEST_TEXT = 1_000
 # What decides, beside the architecture, how far a trigger can take an encoder: how many directions
-# its embeddings of clean images span, and how alike they are; as a regression takes them.
+# its embeddings of clean images span, and how alike they are. As numbers whose differences count.
 TRAITS: Mapping[str, Callable[[float], float]] = {
     "EC101.effective_rank": lambda rank: math.log(max(rank, 1.0)),
-    "EC101.mean_cosine": lambda cosine: -math.log(max(1 - cosine, 1e-6)),
+    "EC101.mean_cosine": lambda cosine: _logit(min(max(cosine, 0.01), 0.9999)),
 }
+# So many neighbours: enough to tell how much their values spread.
+NEIGHBOURS = 6
+# Of fewer encoders the nearest are not near.
+LEAST_TO_CHOOSE_FROM = 2 * NEIGHBOURS
 SHA256 = re.compile("[0-9a-f]{64}")
 MAKE_ANOTHER = "make it again with `encodercheck calibrate`"
 
@@ -181,8 +188,9 @@ class Nulls:
         They are those of its own architecture and image size where there are enough, else those of
         all encoders, else none; in either case only those measured with ``profile`` and on
         ``images`` where there are enough of them. Where others had to do, the source says so.
-        ``traits`` are what the encoder under test has under the names in ``TRAITS``: they count
-        beside values of its own architecture that were measured on the same images.
+        ``traits`` are what the encoder under test has under the names in ``TRAITS``: of many
+        encoders of its own architecture only those count that are most like it, see
+        :func:`_most_alike`.
 
         Raises:
             ValueError: there is no such scale.
@@ -198,22 +206,48 @@ class Nulls:
         alike = [e for e in chosen if e.profile == profile and e.images == images]
         chosen = alike if len(alike) >= LEAST_ENCODERS else chosen
         of = architecture if own else _others(chosen, architecture)
-        found = Null(
-            tuple(encoder.values[key] for encoder in chosen),
-            scale,
-            f"{len(chosen)} clean encoders of {of}{_unlike(chosen, profile, images)}",
-            own=own,
-        )
-        comparable = own and all(
-            e.images == images and TRAITS.keys() <= e.values.keys() for e in chosen
-        )
-        if not traits or not comparable:
-            return found
-        return replace(found, traits=tuple(_trait(e.values) for e in chosen), trait=_trait(traits))
+        among = f"{len(chosen)} clean encoders of {of}{_unlike(chosen, profile, images)}"
+        if own and traits and all(e.images == images for e in chosen):
+            near = _most_alike(chosen, traits)
+            if len(near) < len(chosen):
+                among = f"the {len(near)} of {among} that embed clean images most like this one"
+            chosen = near
+        return Null(tuple(encoder.values[key] for encoder in chosen), scale, among, own=own)
 
 
-def _trait(values: Mapping[str, float]) -> tuple[float, ...]:
-    return tuple(forward(values[name]) for name, forward in TRAITS.items())
+def _most_alike(
+    encoders: Sequence[CleanEncoder], traits: Mapping[str, float]
+) -> Sequence[CleanEncoder]:
+    """Return the encoders whose traits are nearest to ``traits``, or all where that says nothing.
+
+    That is where they are few, and where none of them lies so far from the others as the encoder
+    under test does: then it is of a kind that is not among them. Regression by nearest neighbours,
+    as in Hastie, Tibshirani & Friedman, *The Elements of Statistical Learning*, 2009, section 13.3.
+    """
+    known = [encoder for encoder in encoders if TRAITS.keys() <= encoder.values.keys()]
+    if len(known) < LEAST_TO_CHOOSE_FROM:
+        return encoders
+    places = np.array([_place(encoder.values) for encoder in known])
+    spread = places.std(axis=0)
+    places, own = ((place / np.where(spread > 0, spread, 1)) for place in (places, _place(traits)))
+    # Of an encoder of theirs the nearest is itself.
+    usual = max(np.sort(_distances(places, place))[NEIGHBOURS] for place in places)
+    distances = _distances(places, own)
+    order = np.argsort(distances, kind="stable")[:NEIGHBOURS]
+    return [known[i] for i in order] if distances[order[-1]] <= usual else encoders
+
+
+def _place(values: Mapping[str, float]) -> Floats:
+    return np.array([forward(values[name]) for name, forward in TRAITS.items()])
+
+
+def _distances(places: Floats, place: Floats) -> Floats:
+    distances: Floats = np.linalg.norm(places - place, axis=1)
+    return distances
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
 
 
 @cache

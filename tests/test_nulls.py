@@ -2,7 +2,6 @@
 
 import json
 import math
-import random
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from encodercheck.methods.null import (
     Null,
     student_t,
 )
-from encodercheck.nulls import MOST_BYTES, CleanEncoder, Nulls
+from encodercheck.nulls import MOST_BYTES, NEIGHBOURS, CleanEncoder, Nulls
 from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
 
 GAINS = st.floats(-1, 0.99)
@@ -122,77 +121,70 @@ def test_a_doubtful_shift_is_no_verdict_at_home_either():
     own.require_verdict(own.quantile(0.03))
 
 
-# Twelve encoders whose values follow two traits, more or less.
-SPREAD = [(x / 4, (x * 7 % 12) / 6) for x in range(12)]
-JITTER = [0.05, -0.02, 0.01, -0.06, 0.04, 0.03, -0.05, 0.02, -0.01, 0.06, -0.03, -0.04]
+def told(rank, cosine):
+    """Return the traits of an encoder."""
+    return {"EC101.effective_rank": rank, "EC101.mean_cosine": cosine}
 
 
-def follows(trait, *, scale="shift", jitter=JITTER):
-    """Return a null whose encoders' values are 1 + 2 a - b and a little more, for an encoder."""
-    values = [1 + 2 * a - b + more for (a, b), more in zip(SPREAD, jitter, strict=True)]
-    return Null(tuple(values), scale, "drawn", traits=tuple(SPREAD), trait=trait)
+# Two kinds of clean encoders, whose embeddings are as different as their gains.
+NARROW = [(6 + i / 10, 0.45 + i / 100, 0.2 + i / 50) for i in range(7)]
+WIDE = [(13 + i / 10, 0.3 + i / 100, 0.85 + i / 50) for i in range(7)]
 
 
-@given(st.sampled_from(SPREAD), st.floats(-0.3, 0.3))
-def test_an_encoder_is_judged_by_those_with_traits_like_its_own(trait, more):
-    null = follows(trait)
-    expected = 1 + 2 * trait[0] - trait[1]
-    assert null.quantile(0.5) == pytest.approx(expected, abs=0.05)
-    assert (null.p_value(expected + more) < 0.5) == (expected + more > null.quantile(0.5))
-    # Whoever leaves the traits out takes what is usual elsewhere for usual here.
-    assert null.limit - null.quantile(0.5) < 0.5
-    plain = replace(null, traits=(), trait=())
-    assert plain.limit - plain.quantile(0.5) > 5
+def two_kinds(rows=(*NARROW, *WIDE), order=tuple(range(14))):
+    """Return a null of both kinds, in some order."""
+    encoders = [
+        clean(number=i, values={"EC202.gain": gain, **told(rank, cosine)})
+        for i, (rank, cosine, gain) in enumerate(rows)
+    ]
+    return Nulls(encoders=tuple(encoders[i] for i in order if i < len(encoders)))
 
 
-@given(st.sampled_from(SPREAD), st.floats(0.1, 10), st.floats(-5, 5))
-def test_the_units_of_traits_do_not_matter(trait, factor, shift):
-    def other(row):
-        return tuple(factor * number + shift for number in row)
-
-    null = follows(trait)
-    same = replace(null, traits=tuple(map(other, null.traits)), trait=other(trait))
-    assert same.limit == pytest.approx(null.limit, rel=1e-6, abs=1e-6)
+def ask(known, traits, **facts):
+    """Return the gains that an encoder with these traits is judged by."""
+    asked = {"architecture": "resnet18", "image_size": 32, "profile": "standard"}
+    asked |= {"images": "procedural", "traits": traits}
+    return known.find("EC202.gain", scale="gain", **(asked | facts))
 
 
-@pytest.mark.parametrize("trait", [(100.0, 0.0), (1.0, -50.0), (math.nan, 1.0), (math.inf, 1.0)])
-def test_traits_that_no_clean_encoder_has_are_left_out(trait):
-    null = follows(trait)
-    assert null.limit == replace(null, traits=(), trait=()).limit
+@given(st.sampled_from([NARROW, WIDE]), st.integers(0, 6), st.permutations(range(14)))
+def test_of_many_encoders_those_count_that_are_most_alike(kind, number, order):
+    rank, cosine, _ = kind[number]
+    found = ask(two_kinds(order=order), told(rank, cosine))
+    assert len(found.values) == NEIGHBOURS
+    assert set(found.values) <= {gain for *_, gain in kind}
+    assert found.source.startswith("the 6 of 14 clean encoders of resnet18 that embed clean images")
 
 
-def test_few_encoders_say_nothing_about_traits():
-    null = follows(SPREAD[0])
-    few = replace(null, values=null.values[:9], traits=null.traits[:9])
-    assert few.limit == replace(few, traits=(), trait=()).limit
+def test_what_is_usual_for_one_kind_is_not_for_another():
+    known = two_kinds()
+    gain = NARROW[3][2] + 0.5
+    assert ask(known, told(6.3, 0.48)).p_value(gain) < OWN_ALPHA
+    assert ask(known, told(13.3, 0.33)).p_value(gain) > 0.5
+    assert ask(known, None).p_value(gain) > 0.2
 
 
-def test_a_clean_encoder_fails_as_often_as_it_should():
-    drawn = random.Random(0)
-    failed = 0
-    for _ in range(400):
-        null = follows((drawn.uniform(0, 2.75), drawn.uniform(0, 1.8)))
-        noise = tuple(value + drawn.gauss(0, 0.5) for value in null.values)
-        truth = 1 + 2 * null.trait[0] - null.trait[1]
-        failed += replace(null, values=noise).p_value(truth + drawn.gauss(0, 0.5)) < 0.05
-    assert 8 <= failed <= 34
+@pytest.mark.parametrize(
+    "traits", [told(1.0, 0.5), told(60.0, 0.4), told(9.0, 0.999), told(9.0, -0.2)]
+)
+def test_an_encoder_of_another_kind_is_held_against_all(traits):
+    assert len(ask(two_kinds(), traits).values) == 14
 
 
-def test_a_null_is_told_the_traits_only_where_they_were_measured_alike():
-    traits = {"EC101.effective_rank": 7.0, "EC101.mean_cosine": 0.5}
-    known = Nulls(
-        encoders=tuple(
-            clean(number=i, values={"EC202.gain": 0.3 + i / 100, **traits}) for i in range(3)
-        )
-    )
-    ask = partial(known.find, "EC202.gain", scale="gain", image_size=32, profile="standard")
-    assert ask(architecture="resnet18", images="procedural", traits=traits).trait == (
-        pytest.approx(math.log(7)),
-        pytest.approx(math.log(2)),
-    )
-    assert not ask(architecture="resnet18", images="photos", traits=traits).trait
-    assert not ask(architecture="resnet34", images="procedural", traits=traits).trait
-    assert not ask(architecture="resnet18", images="procedural").trait
+def test_few_encoders_count_all():
+    assert len(ask(two_kinds(rows=[*NARROW[:6], *WIDE[:5]]), told(6.3, 0.48)).values) == 11
+
+
+def test_traits_count_only_where_they_were_measured_alike():
+    known, traits = two_kinds(), told(6.3, 0.48)
+    assert len(ask(known, traits, images="photos").values) == 14
+    assert len(ask(known, traits, architecture="resnet34").values) == 14
+    assert len(ask(known, {}).values) == 14
+
+
+def test_encoders_that_are_alike_in_all_are_no_trouble():
+    same = two_kinds(rows=[(7.0, 0.5, 0.3 + i / 100) for i in range(12)])
+    assert len(ask(same, told(7.0, 0.5)).values) == NEIGHBOURS
 
 
 def test_without_support_nothing_is_said():

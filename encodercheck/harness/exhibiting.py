@@ -50,7 +50,6 @@ def comparison(record: CheckRecord, name: str, value: float, null: Null) -> None
             scale=null.scale,
             source=null.source,
             p_value=null.p_value(value),
-            follows_traits=null.follows_traits,
         )
         record.exhibits.append(shown)
 

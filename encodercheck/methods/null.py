@@ -5,34 +5,19 @@ of the image take clean small ResNets three quarters of the way to collapse, cle
 third. A null holds the values of clean encoders. A value is judged by the prediction interval of
 one more clean encoder, normal on the scale of the statistic, with as many degrees of freedom as
 there are encoders less one (Geisser, *Predictive Inference*, 1993, section 2.2).
-
-Encoders of one architecture differ too: what they were trained on decides how they embed clean
-images, and that decides how far a trigger can take them. Where there are encoders enough, the
-centre follows such traits of the encoder under test, by linear regression (Draper & Smith, *Applied
-Regression Analysis*, 1998, section 5.2), whose prediction interval widens towards traits that few
-clean encoders have. Beyond those that any of them has, the traits are left out.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from encodercheck.errors import CheckInconclusive
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-
 # Fewer clean encoders than this say nothing about a tail.
 LEAST_ENCODERS = 3
-# So many for each trait, that a regression finds what they do to a value and not to these encoders.
-ENCODERS_A_TRAIT = 5
-# Of the traits of the encoder under test: with 1, its place is as uncertain as one more encoder's
-# value. Those of the null's own encoders lie at a third of that and less.
-MOST_LEVERAGE = 1.0
 # The suite judges an encoder by five nulls: so rare a false alarm in each keeps the sum to one in a
 # hundred scans, and triggers still lie far beyond.
 OWN_ALPHA = 0.002
@@ -103,8 +88,7 @@ class Null:
     ones suspicious) or "shift" (any values, high ones suspicious).
     ``required`` is False while clean encoders are measured: then a null that is
     not supported lets every value pass, so that a check goes on to what it measures. ``fixed`` is a
-    limit that whoever scans has set instead. ``traits`` holds K numbers for each clean encoder that
-    say how it embeds clean images, and ``trait`` those of the encoder under test; or both nothing.
+    limit that whoever scans has set instead.
     """
 
     values: tuple[float, ...]
@@ -113,8 +97,6 @@ class Null:
     own: bool = True
     required: bool = True
     fixed: float | None = None
-    traits: tuple[tuple[float, ...], ...] = ()
-    trait: tuple[float, ...] = ()
 
     @property
     def supported(self) -> bool:
@@ -149,11 +131,6 @@ class Null:
         """Whether no value fails, because strangers' values do not carry over."""
         strangers = self.supported and not self.own
         return strangers and self.fixed is None and not SCALES[self.scale].carries
-
-    @property
-    def follows_traits(self) -> bool:
-        """Whether limit and p-value depend on the traits of the encoder under test."""
-        return self.supported and len(self._design()[1]) > 1
 
     def require_support(self) -> None:
         """Demand enough clean encoders to judge by, and that they leave room for a verdict.
@@ -205,50 +182,28 @@ class Null:
             return math.nan
         if not self.supported:
             return 1.0
-        centre, width, freedom = self._prediction()
-        return 1 - student_t((SCALES[self.scale].forward(value) - centre) / width, freedom)
+        centre, width = self._prediction()
+        score = (SCALES[self.scale].forward(value) - centre) / width
+        return 1 - student_t(score, len(self.values) - 1)
 
     def quantile(self, alpha: float) -> float:
         """Return the value whose p-value is ``alpha``; NaN where the null is not supported."""
         if not self.supported:
             return math.nan
-        centre, width, freedom = self._prediction()
+        centre, width = self._prediction()
         low, high = 0.0, 1e4
         for _ in range(80):
             middle = (low + high) / 2
-            beyond = 1 - student_t(middle, freedom) > alpha
+            beyond = 1 - student_t(middle, len(self.values) - 1) > alpha
             low, high = (middle, high) if beyond else (low, middle)
         return SCALES[self.scale].back(centre + high * width)
 
-    def _prediction(self) -> tuple[float, float, int]:
-        """Return centre, scale and degrees of freedom of the prediction for one more encoder."""
+    def _prediction(self) -> tuple[float, float]:
+        """Return centre and scale of the prediction for one more encoder."""
         scale = SCALES[self.scale]
-        seen = np.array([scale.forward(value) for value in self.values])
-        design, point = self._design()
-        weights = np.linalg.lstsq(design, seen, rcond=None)[0]
-        freedom = len(seen) - design.shape[1]
-        deviation = math.sqrt(float(np.square(seen - design @ weights).sum()) / freedom)
-        width = max(deviation, scale.least_deviation) * math.sqrt(1 + _leverage(design, point))
-        return float(point @ weights), width, freedom
-
-    def _design(self) -> tuple[Floats, Floats]:
-        """Return what the centre follows: for the clean encoders (N, K), for the one under test.
-
-        That is a constant, and the traits where they can be relied on.
-        """
-        constant, one = np.ones((len(self.values), 1)), np.ones(1)
-        known = self.trait and all(map(math.isfinite, self.trait))
-        if not known or len(self.values) < ENCODERS_A_TRAIT * len(self.trait):
-            return constant, one
-        design, point = np.hstack([constant, self.traits]), np.array([1.0, *self.trait])
-        if _leverage(design, point) > MOST_LEVERAGE:
-            return constant, one
-        return design, point
-
-
-def _leverage(design: Floats, point: Floats) -> float:
-    """Return how far a point (K,) lies from those of a design (N, K); 1 / N is in their middle."""
-    return float(point @ np.linalg.pinv(design.T @ design) @ point)
+        seen = [scale.forward(value) for value in self.values]
+        deviation = max(statistics.stdev(seen), scale.least_deviation)
+        return statistics.fmean(seen), deviation * math.sqrt(1 + 1 / len(seen))
 
 
 def student_t(score: float, freedom: int) -> float:
