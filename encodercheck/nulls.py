@@ -207,7 +207,8 @@ class Nulls:
         chosen = alike if len(alike) >= LEAST_ENCODERS else chosen
         of = architecture if own else _others(chosen, architecture)
         among = f"{len(chosen)} clean encoders of {of}{_unlike(chosen, profile, images)}"
-        if own and traits and all(e.images == images for e in chosen):
+        # Both traits depend on the images, and one on their number.
+        if own and traits and all((e.profile, e.images) == (profile, images) for e in chosen):
             near = _most_alike(chosen, traits)
             if len(near) < len(chosen):
                 among = f"the {len(near)} of {among} that embed clean images most like this one"
@@ -215,9 +216,7 @@ class Nulls:
         return Null(tuple(encoder.values[key] for encoder in chosen), scale, among, own=own)
 
 
-def _most_alike(
-    encoders: Sequence[CleanEncoder], traits: Mapping[str, float]
-) -> Sequence[CleanEncoder]:
+def _most_alike(encoders: list[CleanEncoder], traits: Mapping[str, float]) -> list[CleanEncoder]:
     """Return the encoders whose traits are nearest to ``traits``, or all where that says nothing.
 
     That is where they are few, and where none of them lies so far from the others as the encoder

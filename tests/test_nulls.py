@@ -178,6 +178,7 @@ def test_few_encoders_count_all():
 def test_traits_count_only_where_they_were_measured_alike():
     known, traits = two_kinds(), told(6.3, 0.48)
     assert len(ask(known, traits, images="photos").values) == 14
+    assert len(ask(known, traits, profile="quick").values) == 14
     assert len(ask(known, traits, architecture="resnet34").values) == 14
     assert len(ask(known, {}).values) == 14
 
