@@ -1,5 +1,5 @@
 """``python -m encodercheck``."""
 
-from encodercheck.cli.main import main
+from encodercheck.cli.entry import main
 
 main()

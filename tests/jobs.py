@@ -41,6 +41,11 @@ def crash(send: Send) -> None:
     raise RuntimeError("out of luck")
 
 
+def say(send: Send, text: str) -> None:
+    """Print."""
+    print(text, flush=True)
+
+
 def interrupt(send: Send) -> None:
     """Get what Ctrl-C sends to every process of a terminal."""
     os.kill(os.getpid(), signal.SIGINT)
@@ -74,4 +79,4 @@ def refuse(job: Any, send: Send) -> None:
     raise AssertionError("nothing was to be done")
 
 
-DOES = {f.__name__: f for f in (count, leave, kill, crash, interrupt, beget, chatter)}
+DOES = {f.__name__: f for f in (count, leave, kill, crash, say, interrupt, beget, chatter)}

@@ -8,6 +8,7 @@ import re
 import signal
 import struct
 import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -380,3 +381,16 @@ def test_a_text_tower_is_known_and_reported(folder):
         "tensors": 2,
         "parameters": 32032,
     }
+
+
+def test_an_installation_that_cannot_be_imported_is_no_verdict(tmp_path):
+    broken = tmp_path / "typer.py"
+    broken.write_text("raise ImportError('half an installation')\n")
+    result = subprocess.run(
+        [sys.executable, "-m", "encodercheck", "--version"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert result.returncode == 2
+    assert result.stderr.endswith("encodercheck: this installation is broken; reinstall it\n")

@@ -76,3 +76,46 @@ def test_whoever_stops_listening_ends_the_processes():
         with suppress(ProcessLookupError):
             os.kill(pid, 0)
             pytest.fail("still running")
+
+
+def lasting(*todo, at_once=1):
+    """Return what each job sent, its process first, and how it ended."""
+    heard = [[] for _ in todo]
+    for number, event in events(jobs.work, iter(todo), at_once=at_once, lasting=True):
+        heard[number].append(event)
+    return [(each[0][1], each[1:-1], each[-1].reason) for each in heard]
+
+
+def test_a_lasting_process_does_one_job_after_the_other():
+    found = lasting(("count", 2), ("count", 0), ("count", 1))
+    assert len({pid for pid, *_ in found}) == 1
+    assert [rest for _, *rest in found] == [[[0, 1], ""], [[], ""], [[0], ""]]
+
+
+@pytest.mark.parametrize("job", [("kill",), ("leave", 7), ("crash",)], ids=str)
+def test_a_lasting_process_that_ends_is_followed_by_another(job):
+    (before, _, fine), (lost, _, reason), (after, sent, _) = lasting(
+        ("count", 1), job, ("count", 1)
+    )
+    assert fine == "" and reason and sent == [0]
+    assert before == lost != after
+
+
+def test_what_an_earlier_job_printed_is_no_reason():
+    (_, _, reason) = lasting(("say", "loud"), ("kill",))[1]
+    assert reason == "was killed by SIGKILL"
+
+
+def test_jobs_are_taken_when_there_is_a_process_for_them():
+    taken = []
+
+    def todo():
+        for number in range(6):
+            taken.append(number)
+            yield "count", 1
+
+    ended = 0
+    for _, event in events(jobs.work, todo(), at_once=2, lasting=True):
+        assert len(taken) <= ended + 2
+        ended += isinstance(event, Ended)
+    assert ended == 6

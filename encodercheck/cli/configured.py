@@ -52,8 +52,9 @@ ConfigFile = Annotated[
         is_eager=True,
         callback=_take,
         envvar=ENVIRONMENT,
-        help="The configuration (default: the nearest encodercheck.toml, or pyproject.toml with "
-        "[tool.encodercheck], here or above).",
+        # No brackets: help takes [tool.encodercheck] for markup and leaves it out.
+        help="The configuration (default: the nearest encodercheck.toml, or pyproject.toml with a "
+        "table tool.encodercheck, here or above).",
     ),
 ]
 NoConfig = Annotated[

@@ -61,6 +61,11 @@ class Outputs:
         self._require_distinct()
 
     @property
+    def any(self) -> bool:
+        """Whether any is asked for."""
+        return bool(self._paths)
+
+    @property
     def to_stdout(self) -> bool:
         """Whether one of them is stdout, which is then no place for anything else."""
         return any(str(path) == STDOUT for path in self._paths.values())
@@ -80,10 +85,18 @@ class Outputs:
         Raises:
             OutputError: one of them cannot be written.
         """
+        self.write_texts(lambda name, path: _render(name, path)(reports))
+
+    def write_texts(self, text_of: Callable[[str, Path], str]) -> None:
+        """Write the text that there is for a format and its path, for every one of them.
+
+        Raises:
+            OutputError: one of them cannot be written.
+        """
         from encodercheck.cache import atomic_write_text
 
         for name, path in self._paths.items():
-            text = _render(name, path)(reports)
+            text = text_of(name, path)
             if str(path) == STDOUT:
                 # Whatever the terminal's encoding is, the formats say that they are UTF-8.
                 typer.echo(text.encode(), nl=False)

@@ -19,9 +19,11 @@ from encodercheck.cli import (
     checks,
     completion,
     config,
+    diff,
     fixtures,
     identify,
     init,
+    merge,
     new_check,
     replay,
     report,
@@ -29,6 +31,7 @@ from encodercheck.cli import (
     scan,
     verify,
     waive,
+    zoo,
 )
 from encodercheck.errors import EncoderCheckError
 
@@ -69,6 +72,9 @@ app.command("init")(init.command)
 app.command("new-check")(new_check.command)
 app.command("config")(config.command)
 app.command("waive")(waive.command)
+app.command("merge")(merge.command)
+app.command("zoo")(zoo.command)
+app.command("diff")(diff.command)
 
 
 @app.callback(invoke_without_command=True)

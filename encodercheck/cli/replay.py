@@ -55,7 +55,7 @@ def command(
         fresh = seed if seed is not None else saved.seed + 1
         chosen = source.collect(images, count, size=encoder.image_size, seed=fresh)
         measured = replay(encoder, saved, chosen.images)
-        works = reproduced(measured)
+        works = reproduced(saved, measured)
         same_model = saved.found_on(encoder.provenance.sha256)
         screen.print(render.replayed(saved, measured, same_model=same_model, reproduced=works))
     raise typer.Exit(1 if works else 0)

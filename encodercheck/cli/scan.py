@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from encodercheck.baseline import Baseline
-from encodercheck.cli import completion, configured, formats, options
+from encodercheck.cli import completion, configured, formats, options, zoo_options
 from encodercheck.cli.formats import Outputs
 from encodercheck.cli.output import console, require_writable_folder
-from encodercheck.errors import EncoderCheckError
+from encodercheck.cli.scan_many import named, scan_many
+from encodercheck.cli.zoo_options import Many
+from encodercheck.errors import ConfigError, EncoderCheckError
 from encodercheck.rules import Rules
 from encodercheck.weights.metadata import callable_spec
+from encodercheck.zoo.judging import Judge
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,8 +35,8 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL...]",
-            help=".safetensors files, model folders, hf://ORG/NAME, fixture:NAME; none for the "
-            "black box that --arch names as package.module:callable.",
+            help=".safetensors files, model folders or folders of them, patterns, hf://ORG/NAME, "
+            "fixture:NAME; none for the black box that --arch names as package.module:callable.",
             show_default=False,
             autocompletion=completion.models,
         ),
@@ -65,6 +68,15 @@ def command(
     artifacts: options.Artifacts = options.ARTIFACTS,
     strict: options.Strict = False,
     baseline: options.Baseline = None,
+    listed: zoo_options.Listed = None,
+    out: zoo_options.Out = None,
+    no_cache: zoo_options.NoCache = False,
+    shard: zoo_options.Shard = None,
+    jobs: zoo_options.Jobs = None,
+    timeout: zoo_options.Timeout = None,
+    cluster: zoo_options.Cluster = None,
+    cpus_per_model: zoo_options.CpusPerModel = None,
+    gpus_per_model: zoo_options.GpusPerModel = None,
 ) -> None:
     """Scan encoders for backdoors. Exit code 0: nothing found; 1: a check failed; 2: no verdict."""
     outputs = Outputs(
@@ -78,61 +90,104 @@ def command(
     )
     earlier = None if baseline is None else Baseline.read(baseline)
     _require_known(rules, checks or [])
+    scanned: dict[str, Any] = {
+        "arch": arch,
+        "image_size": image_size,
+        "mean": mean,
+        "std": std,
+        "images": images,
+        "profile": profile.value,
+        "seed": seed,
+        "device": device.value,
+        "null": null,
+    }
+    many = Many(out, no_cache, shard, jobs, timeout, cluster, cpus_per_model, gpus_per_model)
+    names = named(models, listed)
+    if many.asked or (names is not None and len(names) > 1):
+        raise typer.Exit(
+            _scan_many(
+                names,
+                many,
+                outputs,
+                Judge(rules, strict, earlier),
+                checks=tuple(checks or ()),
+                keyword=keyword or None,
+                artifacts=artifacts,
+                max_memory=max_memory,
+                **scanned,
+            )
+        )
     with console(stderr=outputs.to_stdout) as screen:
-        reports, faults = _scan_all(
+        report, fault = _scan_alone(
             screen,
-            models,
+            names[0] if names else None,
             artifacts,
             checks=checks or [],
             keyword=keyword or None,
             strict=strict,
-            arch=arch,
-            image_size=image_size,
-            mean=mean,
-            std=std,
-            images=images,
-            profile=profile.value,
-            seed=seed,
-            device=device.value,
-            null=null,
             max_memory=max_memory,
             rules=rules,
             baseline=earlier,
+            **scanned,
+        )
+    outputs.write([report])
+    if fault is not None:
+        raise fault
+    raise typer.Exit(report.exit_code)
+
+
+def _scan_many(
+    models: list[str] | None,
+    many: Many,
+    outputs: Outputs,
+    judge: Judge,
+    *,
+    artifacts: Path,
+    max_memory: int | None,
+    **scanned: Any,
+) -> int:
+    """Scan models, write the reports that are asked for, and return the exit code.
+
+    Raises:
+        EncoderCheckError: an option is unusable, or results cannot be written.
+    """
+    if models is None:
+        raise ConfigError(
+            "no MODEL: --out, --shard, --jobs, --timeout and --cluster are for models; name some, "
+            "or scan a black box without them"
+        )
+    from encodercheck.zoo.keys import Settings
+
+    with console(stderr=outputs.to_stdout) as screen:
+        reports, code = scan_many(
+            screen,
+            models,
+            many,
+            Settings(**scanned, rules=judge.measuring),
+            judge,
+            artifacts=[artifacts / folder for folder in _folder_names(models)],
+            max_memory=max_memory,
+            holding=outputs.any,
         )
     outputs.write(reports)
-    if len(reports) == 1 and faults:
-        raise faults[0]
-    from encodercheck.render.words import overall_exit_code
-
-    raise typer.Exit(overall_exit_code(reports))
+    return code
 
 
-def _scan_all(
-    screen: Console, models: list[str] | None, artifacts: Path, **options: Any
-) -> tuple[list[Report], list[EncoderCheckError]]:
-    """Scan one model after the other; what cannot be scanned has a report too, that says why."""
-    from encodercheck.render import console as render
+def _scan_alone(
+    screen: Console, model: str | None, artifacts: Path, **options: Any
+) -> tuple[Report, EncoderCheckError | None]:
+    """Scan one model; if it cannot be scanned, return why, and a report that says so too."""
     from encodercheck.report import Report
 
-    names = models or [callable_spec(options["arch"])]
-    reports: list[Report] = []
-    faults: list[EncoderCheckError] = []
-    for name, folder in zip(names, _folder_names(names), strict=True):
-        started = time.monotonic()
-        try:
-            model = name if models else None
-            report = _scan_one(screen, model, artifacts=artifacts / folder, **options)
-        except EncoderCheckError as error:
-            faults.append(error)
-            told = {key: options[key] for key in ("seed", "device", "profile", "strict")}
-            seconds = time.monotonic() - started
-            report = Report.unreadable(name, str(error), seconds=seconds, **told)
-            # Alone, it is the last line on stderr.
-            if len(names) > 1:
-                screen.print(render.whole(report))
-                screen.print()
-        reports.append(report)
-    return reports, faults
+    name = model or callable_spec(options["arch"])
+    (folder,) = _folder_names([name])
+    started = time.monotonic()
+    try:
+        return _scan_one(screen, model, artifacts=artifacts / folder, **options), None
+    except EncoderCheckError as error:
+        told = {key: options[key] for key in ("seed", "device", "profile", "strict")}
+        seconds = time.monotonic() - started
+        return Report.unreadable(name, str(error), seconds=seconds, **told), error
 
 
 def _scan_one(

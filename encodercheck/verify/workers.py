@@ -8,8 +8,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -34,46 +33,86 @@ class Ended:
     reason: str = ""
 
 
-def events(work: Work, jobs: Sequence[Any], *, at_once: int) -> Events:
+@dataclass(frozen=True)
+class _Done:
+    """A lasting worker has done its job, and waits for another."""
+
+
+def events(work: Work, jobs: Iterable[Any], *, at_once: int, lasting: bool = False) -> Events:
     """Call ``work(job, send)`` for each job in a new process; yield what they send.
 
     Events come with the number of their job, and the last one of each is :class:`Ended`. ``work``,
-    jobs and events must be picklable. Close the iterator to end processes that still run.
+    jobs and events must be picklable. A job is taken from ``jobs`` when there is a process for it.
+    ``lasting`` processes do one job after the other, which saves the time that they take to start.
+    Close the iterator to end processes that still run.
     """
     with tempfile.TemporaryDirectory() as logs:
-        waiting, running = deque(enumerate(jobs)), dict[int, _Worker]()
+        waiting = enumerate(jobs)
+        running: dict[int, _Worker] = {}
+        idle: list[_Worker] = []
         try:
-            while waiting or running:
-                while waiting and len(running) < at_once:
-                    number, job = waiting.popleft()
-                    running[number] = _Worker(work, job, Path(logs) / str(number))
+            while True:
+                while len(running) < at_once and (entry := next(waiting, None)) is not None:
+                    number, job = entry
+                    running[number] = _given(idle, job) or _Worker(
+                        work, job, Path(logs) / str(number), lasting
+                    )
+                if not running:
+                    return
                 handles = [handle for worker in running.values() for handle in worker.handles]
                 wait(handles, timeout=LONGEST_WAIT)
                 for number, worker in list(running.items()):
                     # Asked first: what it sent before it ended can be read afterwards.
                     ended = not worker.process.is_alive()
                     for event in worker.heard():
-                        yield number, event
-                    if ended:
+                        if not isinstance(event, _Done):
+                            yield number, event
+                            continue
+                        idle.append(running.pop(number))
+                        yield number, Ended()
+                    if ended and number in running:
                         del running[number]
                         yield number, Ended(worker.reason())
         finally:
-            for worker in running.values():
+            for worker in (*running.values(), *idle):
                 worker.stop()
 
 
-class _Worker:
-    """A process, and the pipe that it sends events through."""
+def _given(idle: list[_Worker], job: Any) -> _Worker | None:
+    """Return the idle worker that has taken the job; None where there is none."""
+    while idle:
+        worker = idle.pop()
+        if worker.give(job):
+            return worker
+        worker.stop()
+    return None
 
-    def __init__(self, work: Work, job: Any, log: Path) -> None:
+
+class _Worker:
+    """A process, and the pipe that it sends events through, and gets further jobs."""
+
+    def __init__(self, work: Work, job: Any, log: Path, lasting: bool) -> None:
         # A fork of a process that has used threads may hang.
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe(duplex=False)
+        self._connection, theirs = context.Pipe()
         log.touch()
         self._log, self._open = log, True
-        self.process: SpawnProcess = context.Process(target=_main, args=(work, job, theirs, log))
+        self.process: SpawnProcess = context.Process(
+            target=_main, args=(work, job, theirs, log, lasting)
+        )
         self.process.start()
         theirs.close()
+
+    def give(self, job: Any) -> bool:
+        """Have the process do another job; tell whether it is there to do it."""
+        # Asked before: a process that has got the job, and died of it, has done it.
+        if not self.process.is_alive():
+            return False
+        try:
+            self._connection.send(job)
+        except OSError:
+            return False
+        return True
 
     @property
     def handles(self) -> list[Connection | int]:
@@ -107,7 +146,7 @@ class _Worker:
             self.process.join()
 
 
-def _main(work: Work, job: Any, connection: Connection, log: Path) -> None:
+def _main(work: Work, job: Any, connection: Connection, log: Path, lasting: bool) -> None:
     """Run in the new process."""
     # Ctrl-C reaches every process of a terminal; the parent ends its own.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -117,6 +156,16 @@ def _main(work: Work, job: Any, connection: Connection, log: Path) -> None:
     code = 1
     try:
         work(job, partial(_send, connection))
+        while lasting:
+            _send(connection, _Done())
+            try:
+                job = connection.recv()
+            except EOFError:
+                break
+            # What an earlier job has printed is no reason why a later one ends.
+            os.lseek(2, 0, os.SEEK_SET)
+            os.ftruncate(2, 0)
+            work(job, partial(_send, connection))
         code = 0
     except BaseException:
         traceback.print_exc()

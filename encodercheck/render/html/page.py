@@ -27,8 +27,7 @@ def render(reports: Sequence[Report]) -> str:
 
     It loads nothing and runs nothing: its pictures are in it, and its policy forbids the rest.
     """
-    style = _style()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    style = style_sheet()
     return (
         _environment()
         .get_template("report.html.j2")
@@ -39,7 +38,7 @@ def render(reports: Sequence[Report]) -> str:
             # The hash lets this one style sheet in and no other.
             policy=(
                 "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-                f"style-src 'sha256-{digest}'"
+                f"style-src {digest(style)}"
             ),
             unique=count(1).__next__,
         )
@@ -47,8 +46,23 @@ def render(reports: Sequence[Report]) -> str:
 
 
 @cache
-def _style() -> str:
+def style_sheet() -> str:
+    """Return what makes a page look as it does."""
     return files(__package__).joinpath("report.css").read_text("utf-8")
+
+
+def digest(text: str) -> str:
+    """Return what a policy calls a style sheet or a script by, to let in that one and no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def visible(value: Any) -> Any:
+    """Return text with everything escaped that a page would obey and not show; else ``value``."""
+    # What the templates made has __html__.
+    told = isinstance(value, str) and not hasattr(value, "__html__")
+    if told and not value.isprintable():
+        return "".join(c if c == "\n" else words.printable(c) for c in value)
+    return value
 
 
 @cache
@@ -60,7 +74,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         # What names from files hold beside text, such as marks that reverse it, is made visible.
-        finalize=_visible,
+        finalize=visible,
     )
     environment.filters.update(
         number=words.number,
@@ -90,14 +104,6 @@ def _environment() -> Environment:
         memory=words.memory,
     )
     return environment
-
-
-def _visible(value: Any) -> Any:
-    # What the templates made has __html__.
-    told = isinstance(value, str) and not hasattr(value, "__html__")
-    if told and not value.isprintable():
-        return "".join(c if c == "\n" else words.printable(c) for c in value)
-    return value
 
 
 def _data_uri(picture: Picture) -> str:

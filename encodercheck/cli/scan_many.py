@@ -1,0 +1,146 @@
+"""``encodercheck scan`` of many models: a line for each as it ends, and one table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from encodercheck.cli.zoo_options import Many
+from encodercheck.errors import ConfigError
+from encodercheck.zoo import targets
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from encodercheck.report import Report
+    from encodercheck.zoo.judging import Judge
+    from encodercheck.zoo.keys import Settings
+    from encodercheck.zoo.running import Executor, Run
+
+# A line on a pipe is as long as it is.
+PIPE_WIDTH = 100_000
+
+
+def named(models: list[str] | None, listed: str | None) -> list[str] | None:
+    """Return the models that are named, in whichever way; None where none is.
+
+    Raises:
+        ConfigError: a pattern matches nothing, or the list is unusable.
+    """
+    if not models and listed is None:
+        return None
+    return targets.expand([*(models or []), *(targets.read_list(listed) if listed else [])])
+
+
+def scan_many(
+    screen: Console,
+    models: list[str],
+    many: Many,
+    settings: Settings,
+    judge: Judge,
+    *,
+    artifacts: Sequence[Path],
+    max_memory: int | None,
+    holding: bool,
+) -> tuple[list[Report], int]:
+    """Scan models; return the reports, where ``holding`` asks for them, and the exit code.
+
+    Raises:
+        EncoderCheckError: an option is unusable, or results cannot be written.
+    """
+    started = time.monotonic()
+    places = dict(zip(models, artifacts, strict=True))
+    if many.shard is not None:
+        models = targets.shard(models, *targets.parse_shard(many.shard))
+        if not models:
+            if many.out is not None:
+                from encodercheck.zoo.keeping import Keeper
+
+                Keeper(many.out)
+            screen.print(f"shard {many.shard}: none of the {len(places)} models is in it")
+            return [], 0
+    executor = _executor(many)
+    run = _run(screen, models, many, settings, judge, max_memory=max_memory)
+    run.artifacts = [places[model] for model in models]
+    run.holding = holding
+    from encodercheck.cli.live_zoo import watching
+
+    with watching(screen, len(models)) as watcher:
+        run.watcher = watcher
+        run.go(executor)
+    _conclude(screen, run, time.monotonic() - started)
+    return run.reports, run.exit_code
+
+
+def _run(
+    screen: Console,
+    models: list[str],
+    many: Many,
+    settings: Settings,
+    judge: Judge,
+    *,
+    max_memory: int | None,
+) -> Run:
+    """Find out what results rest on, and what is known already."""
+    from encodercheck.zoo.keeping import Keeper
+
+    keeper = None if many.out is None else Keeper(many.out)
+    from encodercheck.encoder import pick_device
+    from encodercheck.zoo import keys
+    from encodercheck.zoo.measuring import Work
+    from encodercheck.zoo.running import Run
+
+    if many.cluster is None:
+        # Before it is said of every model.
+        pick_device(settings.device)
+    reusable = keeper is not None and settings.reusable and not many.fresh
+    work = Work(
+        settings=settings,
+        ground=keys.ground(settings),
+        known=keeper.known if keeper is not None and reusable else frozenset(),
+        max_memory=max_memory,
+        timeout=many.timeout,
+    )
+    return Run(models, work, judge, keeper=keeper, fresh=many.fresh)
+
+
+def _executor(many: Many) -> Executor:
+    if many.cluster is not None:
+        if many.jobs is not None:
+            raise ConfigError("--jobs and --cluster exclude each other; choose one")
+        from encodercheck.zoo.cluster import Needs, cluster
+
+        return cluster(many.cluster, Needs(many.cpus, many.gpus))
+    if many.cpus is not None or many.gpus is not None:
+        raise ConfigError("--cpus-per-model and --gpus-per-model are for --cluster; name one")
+    if many.jobs is None and many.timeout is None:
+        from encodercheck.zoo.running import here
+
+        return here
+    from encodercheck.zoo.processes import processes
+
+    # What does not stop by itself can only be ended with its process.
+    return partial(processes, at_once=many.jobs or 1)
+
+
+def _conclude(screen: Console, run: Run, seconds: float) -> None:
+    from encodercheck.render import summary
+
+    rows = [run.rows[number] for number in sorted(run.rows)]
+    screen.print()
+    show(screen, summary.table(rows), summary.left_out(rows))
+    screen.print(summary.totals(rows, run.exit_code, seconds))
+
+
+def show(screen: Console, table: Table, omitted: str) -> None:
+    """Show the table of many models, and what it leaves out."""
+    if not screen.is_terminal:
+        screen.width = PIPE_WIDTH
+    screen.print(table)
+    if omitted:
+        screen.print(omitted, style="dim")
+    screen.print()

@@ -1,0 +1,1 @@
+"""Many models at once: which they are, what is known of them, who scans them, and where it goes."""

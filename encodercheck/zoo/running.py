@@ -1,0 +1,178 @@
+"""Scan many models: what is known is taken over, the rest is measured, and all of it is judged.
+
+Who measures is an executor: this process, processes beside it, or a cluster. This process alone
+writes, and keeps a line of each model, no more: its memory does not grow with what is found.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from encodercheck.cache import atomic_write_bytes, make_folder
+from encodercheck.report import Report
+from encodercheck.zoo.measuring import Job, Known, Measured, Work, lost, measure, moved
+from encodercheck.zoo.rows import Row, row_of, worst
+
+if TYPE_CHECKING:
+    from encodercheck.zoo.judging import Judge
+    from encodercheck.zoo.keeping import Keeper
+
+# A machine that goes away is no fault of the model's, as long as it is not always this model.
+MOST_LOST = 3
+Queue = deque[Job]
+
+
+@dataclass(frozen=True)
+class Began:
+    """A model is being scanned."""
+
+
+@dataclass(frozen=True)
+class Died:
+    """The worker has ended under the model, for this reason.
+
+    ``starved`` where it may have been for lack of memory, ``gone`` where its machine has.
+    """
+
+    reason: str
+    starved: bool = False
+    gone: bool = False
+
+
+Event = Began | Died | Known | Measured
+Events = Generator[tuple[Job, Event], None, None]
+Executor = Callable[[Work, Queue], Events]
+"""Measures what is in the queue, from the left, until nothing is in it or under way.
+
+Jobs may be put back while it runs.
+"""
+
+
+class Watcher(Protocol):
+    """Watches a run."""
+
+    def started(self, model: str) -> None:
+        """Note that a model is being scanned."""
+
+    def finished(self, row: Row, report: Report) -> None:
+        """Note how it ended."""
+
+
+class SilentWatcher:
+    """Watches without a word."""
+
+    def started(self, model: str) -> None:
+        """Ignore it."""
+
+    def finished(self, row: Row, report: Report) -> None:
+        """Ignore it."""
+
+
+SILENT: Watcher = SilentWatcher()
+
+
+@dataclass
+class Run:
+    """A run over ``models``.
+
+    Results are kept by ``keeper`` where there is one; else the files that checks leave are put into
+    ``artifacts``, into the folder of each model. Reports are held in memory if ``holding``.
+    """
+
+    models: Sequence[str]
+    work: Work
+    judge: Judge
+    watcher: Watcher = SILENT
+    keeper: Keeper | None = None
+    artifacts: Sequence[Path] = ()
+    holding: bool = False
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        self.rows: dict[int, Row] = {}
+        self._reports: dict[int, Report] = {}
+
+    @property
+    def reports(self) -> list[Report]:
+        """The reports in the order of the models, where they are held."""
+        return [self._reports[number] for number in sorted(self._reports)]
+
+    @property
+    def exit_code(self) -> int:
+        """That of the whole: a failure beats no verdict, and that beats a pass."""
+        return worst(row.exit_code for row in self.rows.values())
+
+    def go(self, executor: Executor) -> None:
+        """Scan every model that nothing is known of."""
+        queue = deque(
+            Job(number, model, fresh=self.fresh) for number, model in enumerate(self.models)
+        )
+        with closing(executor(self.work, queue)) as events:
+            for job, event in events:
+                again = self._take(job, event)
+                if again is not None:
+                    queue.append(again)
+
+    def _take(self, job: Job, event: Event) -> Job | None:
+        """Settle a model; return what is to be done for it yet."""
+        if isinstance(event, Began):
+            self.watcher.started(job.model)
+            return None
+        if isinstance(event, Died):
+            if event.gone and job.lost < MOST_LOST:
+                return replace(job, lost=job.lost + 1)
+            if event.starved and not job.smaller:
+                return replace(job, smaller=True)
+            event = lost(self.work, job, event.reason)
+        if isinstance(event, Measured):
+            if event.ran_out_of_memory and not job.smaller:
+                return replace(job, smaller=True)
+            self._settle(job, event)
+            return None
+        # Somebody may have removed or damaged it since.
+        return None if self._take_over(job, event.key) else replace(job, fresh=True)
+
+    def _settle(self, job: Job, found: Measured) -> None:
+        named = replace(found.report, model={**found.report.model, "path": job.model})
+        judged = self.judge(named)
+        if self.keeper is not None:
+            entry = self.keeper.add(job.model, found.key, named, judged, found.files)
+            place = self.keeper.place(entry)
+        else:
+            place = self.artifacts[job.number]
+            for file, data in found.files.items():
+                make_folder((place / file).parent)
+                atomic_write_bytes(place / file, data)
+        self._close(job, judged, place)
+
+    def _take_over(self, job: Job, key: str) -> bool:
+        assert self.keeper is not None  # or nothing were known
+        found = self.keeper.find(key, job.model)
+        if found is None:
+            return False
+        entry, measured = found
+        named = replace(measured, model={**measured.model, "path": job.model})
+        judged = self.judge(named)
+        entry = self.keeper.adopt(job.model, entry, named, judged)
+        self._close(job, judged, self.keeper.place(entry), cached=True)
+        return True
+
+    def _close(self, job: Job, judged: Report, place: Path, *, cached: bool = False) -> None:
+        report = moved(judged, lambda witness: str(place / witness))
+        row = self.rows[job.number] = row_of(job.number, job.model, report, cached=cached)
+        if self.holding:
+            self._reports[job.number] = report
+        self.watcher.finished(row, report)
+
+
+def here(work: Work, queue: Queue) -> Events:
+    """Scan one model after the other in this process."""
+    while queue:
+        job = queue.popleft()
+        yield job, Began()
+        yield job, measure(work, job)
