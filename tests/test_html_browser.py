@@ -87,8 +87,15 @@ def test_no_page_scrolls_sideways(visit, name, width):
 
 
 @pytest.mark.parametrize("name", ["everything", "several", "unreadable"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1100])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 360),
+        ("dark", 1100),
+        pytest.param("dark", 360, marks=pytest.mark.slow),
+        pytest.param("light", 1100, marks=pytest.mark.slow),
+    ],
+)
 def test_no_rule_of_accessibility_is_broken(visit, name, scheme, width):
     """The rules of WCAG 2.2 AA that axe knows, contrast among them."""
     from axe_playwright_python.sync_playwright import Axe

@@ -41,6 +41,7 @@ def test_a_cluster_made_for_the_run(tmp_path):
     assert "2 of them known from before" in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_loses_nothing(tmp_path, monkeypatch):
     from ray.cluster_utils import Cluster
 

@@ -30,7 +30,7 @@ def render(reports: Sequence[Report]) -> str:
         root.append(_suite(report))
     for name in ("tests", "failures", "errors"):
         root.set(name, str(sum(int(suite.get(name, 0)) for suite in root)))
-    root.set("time", SECONDS.format(sum(report.seconds for report in reports)))
+    root.set("time", SECONDS.format(sum(round(report.seconds, 3) for report in reports)))
     ElementTree.indent(root)
     body = ElementTree.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
