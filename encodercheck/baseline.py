@@ -6,13 +6,13 @@ A change is news, not a verdict: what a scan finds counts whether or not the bas
 from __future__ import annotations
 
 import math
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from encodercheck.bounded import read_bytes
 from encodercheck.errors import ConfigError
 from encodercheck.report import Finding, Measurement, Outcome, Report
 from encodercheck.rules import sentence
@@ -185,7 +185,7 @@ def read_reports(path: str | Path) -> tuple[Report, ...]:
         ConfigError: the file is missing, damaged, or no report.
     """
     try:
-        raw = _bytes(Path(path))
+        raw = read_bytes(Path(path), MOST_BYTES)
         check_structure(raw, MOST_PARSING)
         return _reports(strict_json(raw.decode("utf-8")))
     except OSError as error:
@@ -315,14 +315,3 @@ def _reports(content: Any) -> tuple[Report, ...]:
     if not entries or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError("there is no report in it")
     return tuple(Report.from_dict(entry) for entry in entries)
-
-
-def _bytes(path: Path) -> bytes:
-    # Opening a pipe or a device could wait for ever.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError("not a regular file")
-    with path.open("rb") as file:
-        raw = file.read(MOST_BYTES + 1)
-    if len(raw) > MOST_BYTES:
-        raise ValueError(f"more than {MOST_BYTES // 10**6} MB")
-    return raw

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from encodercheck.bounded import read_bytes
 from encodercheck.cache import atomic_write_text
 from encodercheck.errors import ConfigError
 from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null
@@ -127,7 +127,7 @@ class Nulls:
             ConfigError: the file is missing, too large, damaged, or no null.
         """
         try:
-            raw = _bytes(Path(path))
+            raw = read_bytes(Path(path), MOST_BYTES)
             check_structure(raw, MOST_PARSING)
             return _nulls(strict_json(raw.decode("utf-8")))
         except OSError as error:
@@ -277,17 +277,6 @@ def _unlike(encoders: Sequence[CleanEncoder], profile: str | None, images: str |
     if images is not None and kinds:
         faults.append(f"on other images ({', '.join(sorted(kinds))})")
     return f", measured {' and '.join(faults)}" if faults else ""
-
-
-def _bytes(path: Path) -> bytes:
-    # Opening a pipe or a device could wait for ever.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError("not a regular file")
-    with path.open("rb") as file:
-        raw = file.read(MOST_BYTES + 1)
-    if len(raw) > MOST_BYTES:
-        raise ValueError(f"more than {MOST_BYTES // 10**6} MB")
-    return raw
 
 
 def _nulls(content: Any) -> Nulls:

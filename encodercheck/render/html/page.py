@@ -65,10 +65,10 @@ def visible(value: Any) -> Any:
     return value
 
 
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader(__package__, ""),
+def templates(package: str | None) -> Environment:
+    """Return what makes pages of the templates in a package; it escapes whatever they show."""
+    return Environment(
+        loader=PackageLoader(str(package), ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -76,6 +76,11 @@ def _environment() -> Environment:
         # What names from files hold beside text, such as marks that reverse it, is made visible.
         finalize=visible,
     )
+
+
+@cache
+def _environment() -> Environment:
+    environment = templates(__package__)
     environment.filters.update(
         number=words.number,
         excused=words.excused,

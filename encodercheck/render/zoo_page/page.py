@@ -8,9 +8,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
-from encodercheck.render.html.page import digest, style_sheet, visible
+from encodercheck.render.html.page import digest, style_sheet, templates
 from encodercheck.render.words import cut, number
 from encodercheck.render.zoo_page.rows import GROUPS, Facts, Row
 
@@ -117,14 +117,7 @@ def _own(name: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader(__package__, ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=visible,
-    )
+    environment = templates(__package__)
     environment.filters.update(number=number, duration=_duration, named=_named)
     environment.globals.update(COLUMNS=COLUMNS)
     return environment
