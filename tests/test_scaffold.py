@@ -57,6 +57,7 @@ def test_a_new_check_says_what_it_is(written):
     assert check["title"]
 
 
+@pytest.mark.slow
 def test_a_new_check_runs_in_a_scan(written):
     options = ["--checks", "check_corner_squares.py", "-k", "ACME001", "--profile", "quick"]
     ended = run("scan", "fixture:badencoder", *options, cwd=written)
@@ -64,6 +65,7 @@ def test_a_new_check_runs_in_a_scan(written):
     assert "ACME001   failed" in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_new_checks_test_passes(written):
     command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir=."]
     ended = python(*command, "test_check_corner_squares.py", cwd=written)

@@ -22,6 +22,7 @@ ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
+@pytest.mark.slow
 def test_a_cluster_made_for_the_run(tmp_path):
     zoo(tmp_path, FINE, CRASHES, FAILS)
     (tmp_path / "zoo" / "broken.safetensors").write_bytes(b"nothing")

@@ -101,6 +101,7 @@ def test_a_rerun_measures_only_what_has_changed(first, tmp_path):
     assert (folder / "out" / entry["report"]).parent.joinpath("FATE", "note.txt").exists()
 
 
+@pytest.mark.slow
 def test_settings_and_checks_are_part_of_the_key_and_verdicts_are_not(tmp_path):
     zoo(tmp_path, FINE, FAILS)
 
