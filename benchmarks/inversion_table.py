@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def left_out(known: Nulls) -> str:
                 image_size=one.image_size,
                 profile=one.profile,
                 images=one.images,
-                traits=one.values,
+                traits=partial(dict, one.values),
             )
             for check, name in NAMES.items()
         }

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from encodercheck.report import Measurement, Report
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+# Measures an encoder under the names in TRAITS; nothing where it has none.
+Traits = Callable[[], Mapping[str, float]]
 SCHEMA = "encodercheck.null/1"
 SHIPPED = Path(__file__).with_name("nulls.json")
 
@@ -181,14 +183,14 @@ class Nulls:
         image_size: int,
         profile: str | None = None,
         images: str | None = None,
-        traits: Mapping[str, float] | None = None,
+        traits: Traits | None = None,
     ) -> Null:
         """Return the values under ``key``, as "EC202.gain", to judge an encoder by.
 
         They are those of its own architecture and image size where there are enough, else those of
         all encoders, else none; in either case only those measured with ``profile`` and on
         ``images`` where there are enough of them. Where others had to do, the source says so.
-        ``traits`` are what the encoder under test has under the names in ``TRAITS``: of many
+        ``traits`` returns what the encoder under test has under the names in ``TRAITS``: of many
         encoders of its own architecture only those count that are most like it, see
         :func:`_most_alike`.
 
@@ -208,7 +210,11 @@ class Nulls:
         of = architecture if own else _others(chosen, architecture)
         among = f"{len(chosen)} clean encoders of {of}{_unlike(chosen, profile, images)}"
         # Both traits depend on the images, and one on their number.
-        if own and traits and all((e.profile, e.images) == (profile, images) for e in chosen):
+        if (
+            own
+            and traits is not None
+            and all((e.profile, e.images) == (profile, images) for e in chosen)
+        ):
             near = _most_alike(chosen, traits)
             if len(near) < len(chosen):
                 among = f"the {len(near)} of {among} that embed clean images most like this one"
@@ -216,7 +222,7 @@ class Nulls:
         return Null(tuple(encoder.values[key] for encoder in chosen), scale, among, own=own)
 
 
-def _most_alike(encoders: list[CleanEncoder], traits: Mapping[str, float]) -> list[CleanEncoder]:
+def _most_alike(encoders: list[CleanEncoder], traits: Traits) -> list[CleanEncoder]:
     """Return the encoders whose traits are nearest to ``traits``, or all where that says nothing.
 
     That is where they are few, and where none of them lies so far from the others as the encoder
@@ -224,11 +230,12 @@ def _most_alike(encoders: list[CleanEncoder], traits: Mapping[str, float]) -> li
     as in Hastie, Tibshirani & Friedman, *The Elements of Statistical Learning*, 2009, section 13.3.
     """
     known = [encoder for encoder in encoders if TRAITS.keys() <= encoder.values.keys()]
-    if len(known) < LEAST_TO_CHOOSE_FROM:
+    # They take a pass over the images: only asked for where they count.
+    if len(known) < LEAST_TO_CHOOSE_FROM or not (asked := traits()):
         return encoders
     places = np.array([_place(encoder.values) for encoder in known])
     spread = places.std(axis=0)
-    places, own = ((place / np.where(spread > 0, spread, 1)) for place in (places, _place(traits)))
+    places, own = ((place / np.where(spread > 0, spread, 1)) for place in (places, _place(asked)))
     # Of an encoder of theirs the nearest is itself.
     usual = max(np.sort(_distances(places, place))[NEIGHBOURS] for place in places)
     distances = _distances(places, own)

@@ -143,7 +143,7 @@ def two_kinds(rows=(*NARROW, *WIDE), order=tuple(range(14))):
 def ask(known, traits, **facts):
     """Return the gains that an encoder with these traits is judged by."""
     asked = {"architecture": "resnet18", "image_size": 32, "profile": "standard"}
-    asked |= {"images": "procedural", "traits": traits}
+    asked |= {"images": "procedural", "traits": None if traits is None else partial(dict, traits)}
     return known.find("EC202.gain", scale="gain", **(asked | facts))
 
 
@@ -181,6 +181,22 @@ def test_traits_count_only_where_they_were_measured_alike():
     assert len(ask(known, traits, profile="quick").values) == 14
     assert len(ask(known, traits, architecture="resnet34").values) == 14
     assert len(ask(known, {}).values) == 14
+
+
+def test_nobody_is_asked_for_traits_that_do_not_count():
+    def never():
+        raise AssertionError("a pass over the images for nothing")
+
+    few = two_kinds(rows=NARROW)
+    few.find(
+        "EC202.gain",
+        scale="gain",
+        architecture="resnet18",
+        image_size=32,
+        profile="standard",
+        images="procedural",
+        traits=never,
+    )
 
 
 def test_encoders_that_are_alike_in_all_are_no_trouble():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from encodercheck.harness.listener import SILENT, CheckInfo, Listener
 from encodercheck.harness.once import Once
 from encodercheck.harness.outcome import describe, first_line
 from encodercheck.methods.null import SCALES, Null
-from encodercheck.nulls import Nulls
+from encodercheck.nulls import Nulls, Traits
 from encodercheck.progress import silent
 from encodercheck.report import Direction
 
@@ -71,10 +72,10 @@ class ScanState:
         """Where the encoder computes."""
         return self.encoder.device
 
-    def null(self, key: str, *, scale: str, traits: Mapping[str, float] | None = None) -> Null:
+    def null(self, key: str, *, scale: str, traits: Traits | None = None) -> Null:
         """Return what clean encoders measured under ``key``, as ``EC202.gain``.
 
-        ``traits`` are those of the encoder, see :meth:`Scan.traits`.
+        ``traits`` returns those of the encoder, see :meth:`Scan.traits`.
 
         Raises:
             ValueError: there is no such scale.
@@ -206,7 +207,7 @@ class Scan:
         Raises:
             ValueError: there is no such scale.
         """
-        return self.state.null(key, scale=scale, traits=self.traits(silent))
+        return self.state.null(key, scale=scale, traits=partial(self.traits, silent))
 
     def _look(self, progress: Progress) -> Mapping[str, float]:
         from encodercheck.methods.collapse import effective_rank, mean_cosine
