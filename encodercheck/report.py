@@ -15,7 +15,7 @@ from encodercheck.exhibits import Exhibit
 from encodercheck.memory import Memory
 
 if TYPE_CHECKING:
-    from encodercheck.baseline import Difference
+    from encodercheck.known.baseline import Difference
 
 SCHEMA = "encodercheck.report/1"
 UNREADABLE = "EC000"
@@ -307,7 +307,7 @@ class Report:
             KeyError, TypeError, ValueError: it was not, or its verdict is not what its findings
                 add up to.
         """
-        from encodercheck.baseline import Difference
+        from encodercheck.known.baseline import Difference
 
         baseline = values.get("baseline")
         if values["schema"] != SCHEMA:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from encodercheck import blackbox
+from encodercheck.config.rules import NO_RULES, Rules
 from encodercheck.encoder import Encoder
 from encodercheck.errors import ConfigError
 from encodercheck.harness.listener import Listener, SilentListener
@@ -19,13 +20,12 @@ from encodercheck.harness.runner import run_suite, suite
 from encodercheck.harness.state import ScanState
 from encodercheck.images import source
 from encodercheck.images.split import CleanImages
+from encodercheck.known.waivers import ModelWaiver
 from encodercheck.loading import load
 from encodercheck.memory import used_with
 from encodercheck.nulls import Nulls
 from encodercheck.profiles import PROFILES
 from encodercheck.report import Report
-from encodercheck.rules import NO_RULES, Rules
-from encodercheck.waivers import ModelWaiver
 from encodercheck.weights.metadata import callable_spec
 
 if TYPE_CHECKING:

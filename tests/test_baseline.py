@@ -11,8 +11,8 @@ from commands import run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encodercheck.baseline import Baseline, Difference, Kind, Moved, changes, read_reports
 from encodercheck.errors import ConfigError
+from encodercheck.known.baseline import Baseline, Difference, Kind, Moved, changes, read_reports
 from encodercheck.render import json as render
 from encodercheck.render.changes import changes as render_changes
 from encodercheck.report import Direction, Finding, Measurement, Outcome, Report, Waiver

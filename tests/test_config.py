@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import encodercheck
-from encodercheck import config, rules
+from encodercheck import config
 from encodercheck.cli import options
 from encodercheck.cli.main import app
-from encodercheck.config import Config, find, parse, read
+from encodercheck.config import Config, find, parse, read, rules
+from encodercheck.config.keys import DEVICES, KEYS
+from encodercheck.config.rules import Rules, overlay
 from encodercheck.errors import ConfigError
-from encodercheck.keys import DEVICES, KEYS
+from encodercheck.known.waivers import ModelWaiver
 from encodercheck.profiles import PROFILES
 from encodercheck.report import Direction, Finding, Measurement, Outcome, Report, exit_code
-from encodercheck.rules import Rules, overlay
 from encodercheck.severities import SEVERITIES, as_grave_as
-from encodercheck.waivers import ModelWaiver
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/configuration.md"

@@ -28,10 +28,12 @@ from reports import WAIVED, report
 from test_html_browser import BROWSER, QUIET
 
 import encodercheck
-from encodercheck import baseline, config
+from encodercheck import config
 from encodercheck.cli.main import app
+from encodercheck.config.keys import KEYS
+from encodercheck.config.reading import tomllib
 from encodercheck.harness.runner import list_checks, suite
-from encodercheck.keys import KEYS
+from encodercheck.known import baseline
 from encodercheck.profiles import PROFILES
 from encodercheck.render import json as render_json
 from encodercheck.replaying import REPRODUCED_SHARE
@@ -468,7 +470,7 @@ def test_python_compiles(block):
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "toml"], ids=str)
 def test_configurations_are_read(block, tmp_path):
-    table = config.tomllib.loads(block.text)
+    table = tomllib.loads(block.text)
     if "project" in table:
         return
     file = tmp_path / ("pyproject.toml" if "tool" in table else "encodercheck.toml")

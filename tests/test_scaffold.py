@@ -15,6 +15,7 @@ from encodercheck import config, scaffolding
 from encodercheck.cli import completion
 from encodercheck.cli.init import Service
 from encodercheck.cli.options import SeverityName
+from encodercheck.config.keys import KEYS
 from encodercheck.errors import ConfigError
 from encodercheck.severities import SEVERITIES
 
@@ -173,7 +174,7 @@ def test_inits_configuration_is_one_as_it_is_and_with_every_example(tmp_path):
     ]
     sample = "\n".join(examples).replace("sha256:...", "sha256:" + "0" * 64)
     (tmp_path / "encodercheck.toml").write_text(sample)
-    assert set(config.read(tmp_path / "encodercheck.toml").values) == set(config.KEYS)
+    assert set(config.read(tmp_path / "encodercheck.toml").values) == set(KEYS)
 
 
 def test_a_scan_goes_by_inits_configuration(tmp_path):

@@ -11,12 +11,12 @@ from commands import run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encodercheck import waiving
 from encodercheck.config import OWN, PYPROJECT, Config, parse
+from encodercheck.config.rules import Rules
 from encodercheck.errors import ConfigError
+from encodercheck.known import waiving
+from encodercheck.known.waivers import ModelWaiver, apply, unneeded
 from encodercheck.report import Finding, Outcome, Report, Waiver
-from encodercheck.rules import Rules
-from encodercheck.waivers import ModelWaiver, apply, unneeded
 
 SHA = "0123456789abcdef" * 4
 OTHER = "f" * 64

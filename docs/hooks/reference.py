@@ -13,6 +13,7 @@ import typer
 
 import encodercheck
 from encodercheck.cli.main import INTERRUPTED, NO_VERDICT, app
+from encodercheck.config.rules import NO_RULES
 from encodercheck.memory import Memory
 from encodercheck.render import json as render_json
 from encodercheck.report import (
@@ -25,7 +26,6 @@ from encodercheck.report import (
     exit_code,
     overall,
 )
-from encodercheck.rules import NO_RULES
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "encodercheck" / "report.schema.json"

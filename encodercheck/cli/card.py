@@ -29,8 +29,8 @@ def command(
     The section is added where it is missing, and the tag encodercheck to the tags of the metadata.
     Everything else stays as it is.
     """
-    from encodercheck.baseline import read_reports
     from encodercheck.cache import atomic_write_bytes
+    from encodercheck.known.baseline import read_reports
     from encodercheck.model_card import UnbalancedMarkers, updated
     from encodercheck.render import card as render
     from encodercheck.render.console import printable

@@ -12,8 +12,8 @@ import typer
 
 from encodercheck.cli import configured, options
 from encodercheck.config import Config
-from encodercheck.keys import KEYS
-from encodercheck.rules import Rules
+from encodercheck.config.keys import KEYS
+from encodercheck.config.rules import Rules
 
 SCHEMA = "encodercheck.config/1"
 TYPED = "command line"

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from encodercheck.config import Config, find, read
+from encodercheck.config.keys import KEYS
+from encodercheck.config.rules import Rules, overlay, require_limit
 from encodercheck.errors import ConfigError
-from encodercheck.keys import KEYS
-from encodercheck.rules import Rules, overlay, require_limit
 
 # Tables are merged or taken as they are; there are no options for them.
 TABLES = ("limits", "severity", "waivers")

@@ -18,9 +18,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from encodercheck.config.rules import NO_RULES, Rules
 from encodercheck.render import console as render
 from encodercheck.report import Finding
-from encodercheck.rules import NO_RULES, Rules
 
 if TYPE_CHECKING:
     from encodercheck.encoder import Encoder

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from encodercheck.cli import completion
+from encodercheck.config.keys import KEYS, LARGEST_SEED
+from encodercheck.config.sizes import parse_size
 from encodercheck.errors import ConfigError
-from encodercheck.keys import KEYS, LARGEST_SEED
-from encodercheck.sizes import parse_size
 
 Triple = tuple[float, float, float]
 
@@ -53,7 +53,7 @@ def triple(text: str) -> Triple:
 
 
 def size(text: str) -> int:
-    """Parse a number of bytes, as :func:`~encodercheck.sizes.parse_size` does.
+    """Parse a number of bytes, as :func:`~encodercheck.config.sizes.parse_size` does.
 
     Raises:
         ConfigError: ``text`` is no size, or none at all.

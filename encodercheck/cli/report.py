@@ -28,7 +28,7 @@ def command(
 
     Exit code: that of the scan.
     """
-    from encodercheck.baseline import read_reports
+    from encodercheck.known.baseline import read_reports
     from encodercheck.render import console as render
     from encodercheck.render.words import overall_exit_code
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from encodercheck.baseline import Baseline
 from encodercheck.cli import completion, configured, formats, options, zoo_options
 from encodercheck.cli.formats import Outputs
 from encodercheck.cli.output import console, require_writable_folder
 from encodercheck.cli.scan_many import named, scan_many
 from encodercheck.cli.zoo_options import Many
+from encodercheck.config.rules import Rules
 from encodercheck.errors import ConfigError, EncoderCheckError
-from encodercheck.rules import Rules
+from encodercheck.known.baseline import Baseline
 from encodercheck.weights.metadata import callable_spec
 from encodercheck.zoo.judging import Judge
 
@@ -230,8 +230,8 @@ def _scan_one(
 
 def _conclude(screen: Console, report: Report, rules: Rules) -> None:
     """Show what has changed, the verdict, and which waivers have had their time."""
+    from encodercheck.known.waivers import unneeded
     from encodercheck.render import changes, console
-    from encodercheck.waivers import unneeded
 
     screen.print()
     if report.baseline is not None:

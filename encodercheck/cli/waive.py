@@ -36,9 +36,9 @@ def command(
     ] = None,
 ) -> None:
     """Accept a failure of one check on one model: append a waiver to the configuration."""
-    from encodercheck import waiving
-    from encodercheck.baseline import read_reports
     from encodercheck.config import OWN, find, short
+    from encodercheck.known import waiving
+    from encodercheck.known.baseline import read_reports
     from encodercheck.render.console import printable
 
     waiver = waiving.waiver_for(

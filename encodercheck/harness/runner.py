@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from encodercheck.config.rules import NO_RULES, Rules
 from encodercheck.errors import ConfigError
 from encodercheck.harness.hermetic import Root, refuse_optimized_python, run_pytest
 from encodercheck.harness.identity import base_id, check_info, place, require_distinct, shown
@@ -20,7 +21,6 @@ from encodercheck.harness.packs import installed_packs
 from encodercheck.harness.record import RECORD, CheckRecord
 from encodercheck.harness.state import SCAN, Scan, ScanState
 from encodercheck.report import Finding, Outcome
-from encodercheck.rules import NO_RULES, Rules
 
 Judge = Callable[[Finding], Finding]
 

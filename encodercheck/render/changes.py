@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from encodercheck.baseline import Change, Difference, Kind, Moved
+from encodercheck.known.baseline import Change, Difference, Kind, Moved
 from encodercheck.render.words import number, printable
 from encodercheck.report import Measurement
 

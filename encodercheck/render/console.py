@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from encodercheck.config.rules import sentence
 from encodercheck.render import words
 from encodercheck.render.changes import changes
 from encodercheck.render.words import memory, number, printable, quoted, size, subject
 from encodercheck.report import Finding, Measurement, Outcome, Report
-from encodercheck.rules import sentence
 
 if TYPE_CHECKING:
-    from encodercheck.waivers import ModelWaiver
+    from encodercheck.known.waivers import ModelWaiver
     from encodercheck.witness import Witness
 
 __all__ = [

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from encodercheck import rules
+from encodercheck.config import rules
 from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
 
 if TYPE_CHECKING:
@@ -24,6 +24,15 @@ def number(value: float) -> str:
         return str(int(value))
     # Never round a value up to the limit that it misses.
     return f"{value:.4f}" if 0.99 <= value < 1 else f"{value:.3g}"
+
+
+def counted(count: int, thing: str) -> str:
+    """Return so many of a thing.
+
+    >>> counted(1, "model"), counted(0, "other difference"), counted(5000, "row")
+    ('1 model', '0 other differences', '5,000 rows')
+    """
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def printable(text: object) -> str:

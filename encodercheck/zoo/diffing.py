@@ -10,8 +10,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from encodercheck.baseline import MOVED, Change, Difference, Kind, between, read_reports
 from encodercheck.errors import ConfigError
+from encodercheck.known.baseline import MOVED, Change, Difference, Kind, between, read_reports
 from encodercheck.progress import Progress, silent
 from encodercheck.report import UNREADABLE as NOT_BEGUN
 from encodercheck.report import Outcome, Report

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from encodercheck.baseline import Baseline
+from encodercheck.config.rules import NO_RULES, Rules
+from encodercheck.known.baseline import Baseline
 from encodercheck.report import Finding, Report
-from encodercheck.rules import NO_RULES, Rules
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from encodercheck.cache import content_hash
+from encodercheck.config.rules import NO_RULES, Rules
 from encodercheck.errors import ConfigError, LoadError
-from encodercheck.rules import NO_RULES, Rules
 from encodercheck.weights.header import located, os_reason
 from encodercheck.weights.metadata import LIBRARIES
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from encodercheck.config.keys import KEYS
 from encodercheck.errors import ConfigError
-from encodercheck.keys import KEYS
+from encodercheck.known.waivers import ModelWaiver
 from encodercheck.suggest import did_you_mean
-from encodercheck.waivers import ModelWaiver
 from encodercheck.weights.header import located, os_reason, quoted
 
 if sys.version_info >= (3, 11):

@@ -9,9 +9,9 @@ from pathlib import Path
 from encodercheck.cache import atomic_write_bytes
 from encodercheck.config import Config, parse, prefix, short
 from encodercheck.errors import ConfigError
+from encodercheck.known.waivers import PREFIX, ModelWaiver
 from encodercheck.report import Finding, Outcome, Report
 from encodercheck.suggest import did_you_mean
-from encodercheck.waivers import PREFIX, ModelWaiver
 
 
 def waiver_for(

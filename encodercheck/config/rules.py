@@ -15,12 +15,12 @@ from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any
 
-from encodercheck import waivers
 from encodercheck.errors import ConfigError
+from encodercheck.known import waivers
+from encodercheck.known.waivers import ModelWaiver
 from encodercheck.report import Direction, Finding, Measurement, Outcome
 from encodercheck.severities import SEVERITIES, as_grave_as
 from encodercheck.suggest import did_you_mean
-from encodercheck.waivers import ModelWaiver
 
 SIDES = tuple(f".{side}" for side in Direction)
 PARAMETERS = re.compile(r"\[.*\]")

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from encodercheck.config.rules import require_limit
+from encodercheck.config.sizes import parse_size
 from encodercheck.errors import ConfigError
+from encodercheck.known.waivers import ModelWaiver
 from encodercheck.profiles import PROFILES
-from encodercheck.rules import require_limit
 from encodercheck.severities import SEVERITIES
-from encodercheck.sizes import parse_size
 from encodercheck.suggest import did_you_mean
-from encodercheck.waivers import ModelWaiver
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LARGEST_SEED = 2**31 - 1

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from encodercheck.bounded import read_bytes
+from encodercheck.config.rules import sentence
 from encodercheck.errors import ConfigError
 from encodercheck.report import Finding, Measurement, Outcome, Report
-from encodercheck.rules import sentence
 from encodercheck.weights.header import check_structure, located, os_reason, quoted, strict_json
 
 # A report of a hundred models with a hundred checks each is a tenth of it.
