@@ -4,6 +4,7 @@
     python -m benchmarks.dede samples             # images with the attackers' triggers, and without
     python -m benchmarks.dede ablation            # masks, decoders, what the encoder sees
     python -m benchmarks.dede drift               # EC301 on every encoder
+    python -m benchmarks.dede triggers            # each kind of trigger by itself, even seeds
     python -m benchmarks.dede table               # docs/dede.md
 
 Rows go to docs/dede.json one by one, and what is there is not measured again. ``--part 1/2`` shares
@@ -35,7 +36,11 @@ from encodercheck.encoder import Encoder
 from encodercheck.fixtures import downstream, triggers
 from encodercheck.fixtures.recipes import Blend, Patch, Wave
 from encodercheck.fixtures.worlds import WORLDS
+from encodercheck.harness.state import Scan
 from encodercheck.methods.dede import SCORES, Dede, Embed, Settings
+from encodercheck.methods.drift import worst_drift
+from encodercheck.methods.inversion import invert_large
+from encodercheck.progress import silent
 from encodercheck.trigger import VISIBLE, Trigger
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -241,11 +246,33 @@ def drift(member: zoo.Member) -> Row:
     }
 
 
+def by_trigger(member: zoo.Member) -> Row:
+    """Return the drift under each trigger that a scan finds, and under random ones like it.
+
+    That is what EC301 judges by, and the rectangle on 12 % of the image of EC204, which it leaves.
+    """
+    state = scanning.prepare(member.build().path, profile="standard", seed=member.seed)
+    state.calibrating = state.stopping = True
+    scan, images = Scan(state), state.images.split()
+    hits, encoder = scan.battery(silent), state.encoder
+    large = invert_large(
+        encoder, images.search, hits=hits, profile=state.profile, seed=member.seed
+    ).trigger
+    suspects = {"battery": hits[0].trigger, "small": scan.inversion(silent).trigger, "large": large}
+    dede = scan.dede(silent)
+    row: Row = {}
+    for name, trigger in suspects.items():
+        found = worst_drift(dede, images.held_out, [trigger], seed=member.seed)
+        row[name] = {"drift": found.shift, "excess": found.excess, "images": found.flagged}
+    return row
+
+
 # What is measured, and of which members.
 KINDS: dict[str, tuple[Callable[[zoo.Member], Row], Callable[[zoo.Member], bool]]] = {
     "samples": (samples, lambda m: m.reported),
     "ablation": (ablation, lambda m: m.seed in ABLATED and m.kind in zoo.PATCHES),
     "drift": (drift, lambda m: m.reported),
+    "triggers": (by_trigger, lambda m: not m.reported),
 }
 
 

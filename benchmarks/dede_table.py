@@ -34,9 +34,9 @@ COLUMNS = (
 
 def write(rows: list[Row]) -> None:
     """Write the page."""
-    samples, ablation, drift = (
+    samples, ablation, drift, triggers = (
         [row for row in rows if row["what"] == what and "refused" not in row]
-        for what in ("samples", "ablation", "drift")
+        for what in ("samples", "ablation", "drift", "triggers")
     )
     lines = [
         "# DeDe, measured",
@@ -70,6 +70,8 @@ def write(rows: list[Row]) -> None:
         "## Encoders: EC301",
         "",
         *encoders(drift),
+        "",
+        *by_trigger(triggers),
         "",
         "## Time",
         "",
@@ -266,6 +268,34 @@ def _verdicts(title: str, own: list[Row]) -> str:
         failed(others),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def by_trigger(triggers: list[Row]) -> list[str]:
+    """Return how far each kind of trigger takes clean encoders, and poisoned ones."""
+    if not triggers:
+        return ["Not measured."]
+    kinds = {"battery": "the battery's best", "small": "3 %, EC202", "large": "12 %, EC204"}
+    titles = ("encoders", "poisoned with", "n", *kinds.values())
+    lines = [
+        "Why EC301 leaves the rectangles on 12 % alone: they take some clean encoders as far",
+        "as poisoned ones. Encoders of even seeds; excess drift, least to most.",
+        "",
+        f"| {' | '.join(titles)} |",
+        f"|{' --- |' * len(titles)}",
+    ]
+    others = tuple(kind for kind in zoo.PATCHES if kind != "large")
+    groups = {"nothing": ("clean",), "large": ("large",), "other patches": others}
+    for architecture in zoo.PRETRAINING:
+        alike = [row for row in triggers if row["architecture"] == architecture]
+        for title, attacks in groups.items():
+            own = [row for row in alike if row["kind"] in attacks]
+            cells = [_range([row[name]["excess"] for row in own]) for name in kinds]
+            lines.append(f"| {' | '.join([architecture, title, str(len(own)), *cells])} |")
+    return lines
+
+
+def _range(values: list[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}" if values else "-"
 
 
 def times(samples: list[Row]) -> list[str]:
