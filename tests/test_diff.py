@@ -60,6 +60,14 @@ def test_verdicts(before, after, fate, code):
     assert ("verdict" in model.worse) == (code == 1) == ("EC102" in model.worse)
 
 
+def test_one_is_no_plural():
+    first, second = _model(_check(P, gain=0.5)), _model(_check(P, gain=0.6))
+    told = diff_markdown.render(diff(_run(first), _run(second)))
+    assert "1 model in both" in told
+    assert "1 measurement moved by more than 0.001 of it" in told
+    assert "0 models in both" in diff_markdown.render(diff(_run(first), _run()))
+
+
 def test_a_check_that_got_worse_under_the_same_verdict():
     before = _model(_check(F, "A"), _check(P, "B"), _check(F, "C", waiver=WAIVER))
     after = _model(_check(F, "A"), _check(F, "B"), _check(F, "C"))

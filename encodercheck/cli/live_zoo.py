@@ -10,7 +10,7 @@ from rich.progress import Progress, TaskID
 
 from encodercheck.cli.live import bars
 from encodercheck.render import summary
-from encodercheck.render.words import cut
+from encodercheck.render.words import counted, cut
 from encodercheck.report import Report
 from encodercheck.zoo.rows import Row
 
@@ -33,6 +33,13 @@ class LiveWatcher:
         self._progress.console.print(summary.line(row))
         for told in summary.details(report):
             self._progress.console.print(told)
+
+    def waiting(self, models: int) -> None:
+        """Say what is waited for."""
+        self._progress.console.print(
+            f"another run on this folder has {counted(models, 'more model')} under way; waiting",
+            style="dim",
+        )
 
 
 @contextmanager

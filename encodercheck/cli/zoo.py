@@ -84,7 +84,7 @@ def _write_page(results: Sequence[Result], out: Path, *, with_reports: bool) -> 
 
 
 def _write_parquet(results: Sequence[Result], path: Path) -> list[str]:
-    from encodercheck.render.console import printable
+    from encodercheck.render.words import counted, printable
     from encodercheck.zoo import parquet
     from encodercheck.zoo.saved import readable
 
@@ -97,7 +97,8 @@ def _write_parquet(results: Sequence[Result], path: Path) -> list[str]:
 
     with steps("rows") as progress:
         count = parquet.write(path, read(progress))
-    typer.echo(f"{printable(path)}: {count:,} rows on {len(results):,} models")
+    told = f"{counted(count, 'row')} on {counted(len(results), 'model')}"
+    typer.echo(f"{printable(path)}: {told}")
     return faults
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
-from encodercheck.baseline import Change, Kind, Moved
+from encodercheck.known.baseline import Change, Kind, Moved
 from encodercheck.render.changes import WORDS as KINDS
-from encodercheck.render.words import bound, cut, number, printable
+from encodercheck.render.words import bound, counted, cut, number, printable
 from encodercheck.report import Outcome
 from encodercheck.zoo.diffing import Fate, ModelDiff, RunDiff
 
@@ -38,13 +38,14 @@ def whole(found: RunDiff, *, most: int) -> Iterator[Text | Table]:
         yield table(shown)
     rest = len(found.models) - len(shown)
     if rest:
-        yield Text(f"\n{rest:,} more models changed: --show N lists them, --json F has all of them")
+        more = counted(rest, "more model")
+        yield Text(f"\n{more} changed: --show N lists them, --json F has all of them")
 
 
 def summary(found: RunDiff) -> Text:
     """Say what happened to how many models, and what was set otherwise."""
     text = Text(f"{printable(found.before)} -> {printable(found.after)}\n", style="bold")
-    text.append(f"  {found.compared:,} models in both", style="not bold")
+    text.append(f"  {counted(found.compared, 'model')} in both", style="not bold")
     for fate, count in found.fates.items():
         style = WORSE if fate in (Fate.NEWLY_FAILED, Fate.LOST_VERDICT) else "not bold"
         text.append(f"\n  {count:>7,} {WORDS[fate]}", style=style)
@@ -108,7 +109,7 @@ def leading(model: ModelDiff) -> tuple[list[Change], str]:
     ended.sort(key=lambda change: (change.id not in model.worse, order.index(change.kind)))
     shown = (ended or list(model.changes))[:MOST_CHANGES]
     rest = len(model.changes) - len(shown)
-    return shown, f"and {rest} more check{'s' * (rest != 1)}" if rest else ""
+    return shown, f"and {counted(rest, 'more check')}" if rest else ""
 
 
 def checks_told(found: RunDiff) -> str:
@@ -118,17 +119,19 @@ def checks_told(found: RunDiff) -> str:
         for kind in Kind
         if (count := found.checks[kind.value]) and kind is not Kind.MEASUREMENTS
     ]
-    moved = [f"{found.moved:,} measurements moved by more than {found.tolerance:g} of them"]
-    return ", ".join(told + (moved if found.moved else []))
+    if found.moved:
+        share = f"{found.tolerance:g} of {'it' if found.moved == 1 else 'them'}"
+        told.append(f"{counted(found.moved, 'measurement')} moved by more than {share}")
+    return ", ".join(told)
 
 
 def settings_told(found: RunDiff) -> Iterator[str]:
     """Say what was set otherwise, the commonest first."""
     for what, count in found.settings[:MOST_SETTINGS]:
-        yield f"{cut(what, LONGEST_SETTING)} ({count:,} model{'s' * (count != 1)})"
+        yield f"{cut(what, LONGEST_SETTING)} ({counted(count, 'model')})"
     more = len(found.settings) - MOST_SETTINGS
     if more > 0:
-        yield f"{more:,} other differences"
+        yield counted(more, "other difference")
 
 
 def faults_told(found: RunDiff) -> Iterator[str]:
@@ -143,7 +146,7 @@ def verdict_words(found: RunDiff) -> str:
     """Say whether anything got worse."""
     worse = sum(bool(model.worse) for model in found.models)
     if worse:
-        return f"WORSE: {worse:,} model{'s' * (worse != 1)}"
+        return f"WORSE: {counted(worse, 'model')}"
     if found.unreadable:
         return "NO VERDICT: not everything could be read"
     return "NOTHING GOT WORSE" if found.models else "NOTHING CHANGED"

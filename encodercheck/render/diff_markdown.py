@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from encodercheck.render import diff
 from encodercheck.render.escaping import markdown as escaped
-from encodercheck.render.markdown import MOST_TABLE, fitting
-from encodercheck.render.words import cut
+from encodercheck.render.markdown import MOST_TABLE, fitting, left_out
+from encodercheck.render.words import counted, cut
 from encodercheck.zoo.diffing import Fate, ModelDiff, RunDiff
 
 SIGNS = {0: "✅", 1: "❌", 2: "⚠️"}
@@ -14,9 +14,10 @@ LONGEST = 500
 
 def render(found: RunDiff) -> str:
     """Return a summary with counts, and a table of the models that changed, the gravest first."""
+    both = counted(found.compared, "model")
     parts = [
         f"## encodercheck diff: {SIGNS[found.exit_code]} {diff.verdict_words(found)}",
-        f"{_short(found.before)} → {_short(found.after)}, {found.compared:,} models in both",
+        f"{_short(found.before)} → {_short(found.after)}, {both} in both",
         _list([f"{count:,} {diff.WORDS[fate]}" for fate, count in found.fates.items()]),
         escaped(diff.checks_told(found)),
         _list([f"set otherwise: {_short(line)}" for line in diff.settings_told(found)]),
@@ -32,7 +33,7 @@ def _table(models: tuple[ModelDiff, ...]) -> str:
     head = ["| Model | Verdict | What changed |", "| --- | --- | --- |"]
     rows = fitting(map(_row, models), MOST_TABLE)
     rest = len(models) - len(rows)
-    more = [f"\n{rest:,} more models do not fit here: see the JSON."] if rest else []
+    more = [f"\n{left_out(rest, 'model')}: see the JSON."] if rest else []
     return "\n".join([*head, *rows, *more])
 
 

@@ -44,8 +44,8 @@ def render(reports: Sequence[Report]) -> str:
     sections = (f"### {sign(r)} {words.verdict(r)}: {_name(r)}\n\n{_section(r)}" for r in graded)
     kept = fitting(sections, MOST)
     more = len(graded) - len(kept)
-    left_out = [f"{more} more models do not fit here: see the report's JSON.\n"] if more else []
-    return "\n".join([top, *kept, *left_out])
+    rest = [f"{left_out(more, 'model')}: see the report's JSON.\n"] if more else []
+    return "\n".join([top, *kept, *rest])
 
 
 def table(report: Report) -> str:
@@ -57,8 +57,14 @@ def table(report: Report) -> str:
         return "\n".join([*head, *rows])
     graded = sorted(findings, key=lambda f: (f.outcome is Outcome.PASSED, not f.counts))
     rows = fitting(map(_row, graded), MOST_TABLE)
-    more = f"{len(findings) - len(rows)} more checks do not fit here: see the report's JSON."
-    return "\n".join([*head, *rows, f"\n{more}"])
+    more = left_out(len(findings) - len(rows), "check")
+    return "\n".join([*head, *rows, f"\n{more}: see the report's JSON."])
+
+
+def left_out(count: int, thing: str) -> str:
+    """Say that there is more than fits, as "2 more models do not fit here"."""
+    verb = "does" if count == 1 else "do"
+    return f"{words.counted(count, f'more {thing}')} {verb} not fit here"
 
 
 def details(facts: Iterable[tuple[str, str]], title: str) -> str:

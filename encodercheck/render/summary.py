@@ -11,7 +11,7 @@ from rich.text import Text
 
 from encodercheck.render import console
 from encodercheck.render.console import STYLES
-from encodercheck.render.words import cut, printable
+from encodercheck.render.words import counted, cut, printable
 from encodercheck.report import Outcome, Report
 
 if TYPE_CHECKING:
@@ -66,21 +66,20 @@ def left_out(rows: Sequence[Row]) -> str:
         return ""
     bad = sum(bool(row.exit_code) for row in rows)
     beyond = f", and {bad - MOST_ROWS} more that did not pass" if bad > MOST_ROWS else ""
-    return f"not shown: {len(rows) - bad} models that passed{beyond}"
+    return f"not shown: {counted(len(rows) - bad, 'model')} that passed{beyond}"
 
 
 def totals(rows: Sequence[Row], exit_code: int, seconds: float | None = None) -> Text:
     """Say in a line how they all ended."""
     counts = Counter(row.outcome for row in rows)
     told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
-    models = "1 model" if len(rows) == 1 else f"{len(rows)} models"
     word, outcome = {
         0: ("PASSED", Outcome.PASSED),
         1: ("FAILED", Outcome.FAILED),
         2: ("NO VERDICT", Outcome.ERROR),
     }[exit_code]
     text = Text(word, style=f"{STYLES[outcome]} reverse")
-    text.append(f"  {models}: {told}", style=STYLES[outcome])
+    text.append(f"  {counted(len(rows), 'model')}: {told}", style=STYLES[outcome])
     known = sum(row.cached for row in rows)
     if seconds is not None:
         text.append(f"  in {seconds:.1f} s", style="dim")

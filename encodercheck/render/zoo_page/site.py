@@ -11,6 +11,7 @@ from urllib.parse import quote
 from encodercheck.cache import atomic_write_text
 from encodercheck.progress import Progress, silent
 from encodercheck.render import html
+from encodercheck.render.words import counted
 from encodercheck.render.zoo_page import page, rows
 from encodercheck.zoo.saved import Result, readable
 
@@ -52,7 +53,7 @@ def sentence(made: Sequence[rows.Row]) -> str:
     """Say how scans ended, as "5,000 models, 12 failed, 3 no verdict, 4,985 passed"."""
     counts = Counter(row.group for row in made)
     told = (f"{counts[group]:,} {label.lower()}" for group, label in rows.GROUPS.items())
-    return ", ".join([f"{len(made):,} model{'s' * (len(made) != 1)}", *told])
+    return ", ".join([counted(len(made), "model"), *told])
 
 
 def _is_stale(own: Path, source: Path) -> bool:

@@ -80,8 +80,9 @@
 
   function show() {
     const found = number.format(matching.length), all = number.format(rows.length);
-    status.textContent = matching.length === rows.length ? `${all} models`
-      : `${matching.length ? found : "None"} of ${all} models`;
+    const models = rows.length === 1 ? "model" : "models";
+    status.textContent = matching.length === rows.length ? `${all} ${models}`
+      : `${matching.length ? found : "None"} of ${all} ${models}`;
     for (const tile of part("tiles").querySelectorAll("button"))
       tile.setAttribute("aria-pressed", state.groups.includes(tile.parentElement.dataset.group));
     for (const cell of table.tHead.rows[0].cells) {
