@@ -106,6 +106,14 @@ def test_what_an_earlier_job_printed_is_no_reason():
     assert reason == "was killed by SIGKILL"
 
 
+def test_where_there_is_no_job_yet_the_process_waits():
+    todo = iter([("count", 1), None, None, ("count", 2)])
+    found = [event for _, event in events(jobs.work, todo, at_once=1, lasting=True)]
+    pids = {event[1] for event in found if isinstance(event, tuple)}
+    assert [event for event in found if event in (0, 1)] == [0, 0, 1]
+    assert len(pids) == 1
+
+
 def test_jobs_are_taken_when_there_is_a_process_for_them():
     taken = []
 

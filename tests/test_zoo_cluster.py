@@ -1,20 +1,19 @@
 """Scans on a Ray cluster: what dies there costs one model, or none."""
 
 import json
-from collections import deque
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from clusters import Killer, two_nodes
 from zoo_models import CRASHES, FAILS, FINE, KILLED, SLOW, ledger, scan, zoo
 
 from encodercheck.errors import ConfigError
-from encodercheck.report import Outcome
 from encodercheck.zoo import cluster, keys
 from encodercheck.zoo.cluster import Needs, _Tasks
 from encodercheck.zoo.judging import Judge
 from encodercheck.zoo.keeping import Keeper
 from encodercheck.zoo.measuring import Job, Work
+from encodercheck.zoo.queueing import Queue
 from encodercheck.zoo.running import Run
 
 ray = pytest.importorskip("ray")
@@ -44,57 +43,22 @@ def test_a_cluster_made_for_the_run(tmp_path):
 
 @pytest.mark.slow
 def test_a_node_that_dies_loses_nothing(tmp_path, monkeypatch):
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.chdir(tmp_path)
     names = zoo(tmp_path, *([SLOW] * 8), FAILS)
     settings = keys.Settings(
         checks=(Path("check_fate.py"),), keyword="FATE", profile="quick", device="cpu"
     )
-    nodes = Cluster()
-    _added(nodes, include_dashboard=False)
-    victim = _added(nodes)
-    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
-    try:
-        watcher = _Killer(lambda: nodes.remove_node(victim, allow_graceful=False))
+    with two_nodes() as kill:
+        watcher = Killer(kill, after=2)
         work = Work(settings, keys.ground(settings))
         run = Run(names, work, Judge(), watcher, keeper=Keeper(tmp_path / "out"))
         run.go(cluster.cluster("auto", Needs(cpus=1)))
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
     assert watcher.killed
     entries = ledger(tmp_path / "out")
     assert sorted(entry["model"] for entry in entries) == names
     outcomes = {entry["model"]: entry["outcome"] for entry in entries}
     assert outcomes == dict.fromkeys(names, "passed") | {names[-1]: "failed"}
     assert run.exit_code == 1
-
-
-def _added(nodes, **options):
-    """Return a node; on a busy machine one may not be up in time."""
-    for _ in range(2):
-        with suppress(Exception):
-            return nodes.add_node(num_cpus=1, **options)
-    return nodes.add_node(num_cpus=1, **options)
-
-
-class _Killer:
-    """Kills once two models are done."""
-
-    def __init__(self, kill):
-        self._kill, self._done, self.killed = kill, 0, False
-
-    def started(self, model):
-        pass
-
-    def finished(self, row, report):
-        assert row.outcome in (Outcome.PASSED, Outcome.FAILED), row
-        self._done += 1
-        if self._done == 2:
-            self.killed = True
-            self._kill()
 
 
 class _Counting:
@@ -125,7 +89,7 @@ class _Counting:
 
 
 def test_no_more_tasks_wait_than_twice_what_runs():
-    queue = deque(Job(number, f"m{number}") for number in range(10_000))
+    queue = Queue(Job(number, f"m{number}") for number in range(10_000))
     fake = _Counting()
     tasks = _Tasks(fake, fake, None, Needs(2, 0), queue)
     ended = [job.number for job, _ in tasks.run()]
@@ -135,10 +99,24 @@ def test_no_more_tasks_wait_than_twice_what_runs():
 
 def test_who_stops_listening_cancels_what_runs():
     fake = _Counting()
-    events = _Tasks(fake, fake, None, Needs(1, 0), deque(Job(n, "m") for n in range(100))).run()
+    events = _Tasks(fake, fake, None, Needs(1, 0), Queue(Job(n, "m") for n in range(100))).run()
     next(events)
     events.close()
     assert len(fake.cancelled) == 7
+
+
+def test_a_cluster_waits_for_what_others_have():
+    theirs = {"m0", "m1"}
+
+    def claim(job):
+        claimed = None if job.model in theirs else job
+        theirs.pop() if theirs and claimed is None else None
+        return claimed
+
+    queue = Queue((Job(number, f"m{number}") for number in range(3)), claim)
+    fake = _Counting()
+    ended = [job.number for job, _ in _Tasks(fake, fake, None, Needs(2, 0), queue).run()]
+    assert sorted(ended) == [0, 1, 2]
 
 
 def test_what_a_model_takes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import models
@@ -29,13 +30,17 @@ def check_fate(encoder, measure, artifacts):
         raise RuntimeError("CUDA out of memory")
     if fate == 6:
         time.sleep(0.5)
+    for _ in range(2400 if fate == 7 else 0):
+        if os.path.exists("go"):
+            break
+        time.sleep(0.05)
     measure("fate", float(fate == 1), at_most=0.5)
 
 @pytest.mark.check("FATE2")
 def check_another():
     '''It passes.'''
 """
-FINE, FAILS, KILLED, CRASHES, HANGS, HUNGRY, SLOW = range(7)
+FINE, FAILS, KILLED, CRASHES, HANGS, HUNGRY, SLOW, WAITS = range(8)
 # Not cached by anything: as little as a scan can do.
 CHEAP = ("-k", "FATE", "--checks", "check_fate.py", "--profile", "quick", "--device", "cpu")
 
@@ -67,6 +72,15 @@ def scan(folder: Path, *arguments: str | Path, **extra: str):  # type: ignore[no
 def ledger(folder: Path) -> list[dict[str, object]]:
     """Return what is in a ledger, line by line."""
     return [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+
+
+def wait_for(ledger: Path, lines: int) -> None:
+    """Wait until a ledger has so many lines."""
+    for _ in range(1200):
+        if ledger.exists() and ledger.read_bytes().count(b"\n") >= lines:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{ledger}: fewer than {lines} lines")
 
 
 _STATE: dict[str, torch.Tensor] = models.state()

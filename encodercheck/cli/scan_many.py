@@ -61,7 +61,11 @@ def scan_many(
                 from encodercheck.zoo.keeping import Keeper
 
                 Keeper(many.out)
-            screen.print(f"shard {many.shard}: none of the {len(places)} models is in it")
+            from encodercheck.render.words import counted
+
+            screen.print(
+                f"shard {many.shard}: no model is in it, of {counted(len(places), 'model')} in all"
+            )
             return [], 0
     executor = _executor(many)
     run = _run(screen, models, many, settings, judge, max_memory=max_memory)
@@ -91,21 +95,23 @@ def _run(
     keeper = None if many.out is None else Keeper(many.out)
     from encodercheck.encoder import pick_device
     from encodercheck.zoo import keys
+    from encodercheck.zoo.claims import Claims
     from encodercheck.zoo.measuring import Work
     from encodercheck.zoo.running import Run
 
     if many.cluster is None:
         # Before it is said of every model.
         pick_device(settings.device)
-    reusable = keeper is not None and settings.reusable and not many.fresh
+    shared = keeper if settings.reusable else None
     work = Work(
         settings=settings,
         ground=keys.ground(settings),
-        known=keeper.known if keeper is not None and reusable else frozenset(),
+        known=frozenset() if shared is None or many.fresh else shared.known,
         max_memory=max_memory,
         timeout=many.timeout,
     )
-    return Run(models, work, judge, keeper=keeper, fresh=many.fresh)
+    claims = None if shared is None else Claims(shared.folder, work.ground)
+    return Run(models, work, judge, keeper=keeper, claims=claims)
 
 
 def _executor(many: Many) -> Executor:

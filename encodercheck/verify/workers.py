@@ -42,8 +42,9 @@ def events(work: Work, jobs: Iterable[Any], *, at_once: int, lasting: bool = Fal
     """Call ``work(job, send)`` for each job in a new process; yield what they send.
 
     Events come with the number of their job, and the last one of each is :class:`Ended`. ``work``,
-    jobs and events must be picklable. A job is taken from ``jobs`` when there is a process for it.
-    ``lasting`` processes do one job after the other, which saves the time that they take to start.
+    jobs and events must be picklable. A job is taken from ``jobs`` when there is a process for it;
+    None says that there is none yet, and more is asked for within a second. ``lasting`` processes
+    do one job after the other, which saves the time that they take to start.
     Close the iterator to end processes that still run.
     """
     with tempfile.TemporaryDirectory() as logs:
@@ -52,12 +53,15 @@ def events(work: Work, jobs: Iterable[Any], *, at_once: int, lasting: bool = Fal
         idle: list[_Worker] = []
         try:
             while True:
+                later = False
                 while len(running) < at_once and (entry := next(waiting, None)) is not None:
                     number, job = entry
+                    if later := job is None:
+                        break
                     running[number] = _given(idle, job) or _Worker(
                         work, job, Path(logs) / str(number), lasting
                     )
-                if not running:
+                if not (running or later):
                     return
                 handles = [handle for worker in running.values() for handle in worker.handles]
                 wait(handles, timeout=LONGEST_WAIT)

@@ -21,7 +21,8 @@ from typing import Any
 from encodercheck.errors import ConfigError
 from encodercheck.weights.header import quoted
 from encodercheck.zoo.measuring import Job, Known, Measured, Work, begin, measure
-from encodercheck.zoo.running import Died, Event, Events, Executor, Queue
+from encodercheck.zoo.queueing import PAUSE, Queue
+from encodercheck.zoo.running import Died, Event, Events, Executor
 
 AUTO, LOCAL = "auto", "local"
 INSTALL = "--cluster needs Ray; install it: pip install 'encodercheck[cluster]'"
@@ -111,6 +112,9 @@ class _Tasks:
         try:
             while self._queue or self._running:
                 self._submit()
+                if not self._running:
+                    time.sleep(PAUSE)
+                    continue
                 done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=SECONDS)
                 for ref in done:
                     yield self._running.pop(ref), self._result(ref)
@@ -125,8 +129,7 @@ class _Tasks:
         if now - self._asked > SECONDS:
             self._asked = now
             self._most = max(1, AHEAD * self._needs.fitting(self._ray.cluster_resources()))
-        while self._queue and len(self._running) < self._most:
-            job = self._queue.popleft()
+        while len(self._running) < self._most and (job := self._queue.take()) is not None:
             self._running[self._task.remote(self._work, job)] = job
 
     def _result(self, ref: Any) -> Event:

@@ -42,6 +42,7 @@ class Keeper:
         self._lock = FileLock(folder / f".{LEDGER}.lock")
         self._entries: dict[str, dict[str, Entry]] = {}
         self._owners: dict[str, str] = {}
+        self._since: dict[str, set[str]] = {}
         self._read = 0
         try:
             # There from the first, so that a part without models can be merged too.
@@ -51,6 +52,7 @@ class Keeper:
                 f"{folder}: cannot be written to ({error.strerror}); name another folder with --out"
             ) from error
         self.refresh()
+        self._since.clear()
 
     @property
     def known(self) -> frozenset[str]:
@@ -77,6 +79,10 @@ class Keeper:
             raise OutputError(
                 f"{self._ledger}: cannot be read ({error.strerror}); name another folder with --out"
             ) from error
+
+    def since(self, model: str) -> frozenset[str]:
+        """Return the keys of results on a model that have come in meanwhile, errors too."""
+        return frozenset(self._since.get(model, ()))
 
     def find(self, key: str, model: str) -> tuple[Entry, Report] | None:
         """Return the result under a key, that of ``model`` before that of a copy of it.
@@ -153,6 +159,7 @@ class Keeper:
 
     def _take(self, entry: Entry) -> None:
         self._entries.setdefault(entry.key, {})[entry.model] = entry
+        self._since.setdefault(entry.model, set()).add(entry.key)
         self._owners[entry.report] = entry.model
 
     def _folder_name(self, model: str, key: str) -> str:

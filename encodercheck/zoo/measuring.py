@@ -48,11 +48,13 @@ class Work:
 class Job:
     """A model to scan, the ``number``-th of the run; ``smaller`` batches after memory ran out.
 
-    A ``fresh`` job is measured although a result may be there.
+    ``known`` are keys of results on it that came in while the run went on. A ``fresh`` job is
+    measured although a result may be there.
     """
 
     number: int
     model: str
+    known: frozenset[str] = frozenset()
     fresh: bool = False
     smaller: bool = False
     lost: int = 0
@@ -154,6 +156,9 @@ def _measure(work: Work, job: Job, folder: Path) -> Known | Measured:
     from encodercheck.weights.files import locate
 
     settings, started = work.settings, time.monotonic()
+    unread = keys.unreadable_key(work.ground, job.model)
+    if _is_known(work, job, unread):
+        return Known(unread)
     kind = pick_device(settings.device).type
     files = locate(scanning.resolve(job.model))
     configs = keys.configs_sha256(files)
@@ -161,10 +166,10 @@ def _measure(work: Work, job: Job, folder: Path) -> Known | Measured:
     def key(sha256: str) -> str:
         return keys.model_key(work.ground, sha256=sha256, configs=configs, device=kind)
 
-    if work.known and not job.fresh:
-        known = key(keys.weights_sha256(files))
-        if known in work.known:
-            return Known(known)
+    if work.known or job.known:
+        found = key(keys.weights_sha256(files))
+        if _is_known(work, job, found):
+            return Known(found)
     state = scanning.prepare(
         job.model,
         **settings.preparing,
@@ -180,6 +185,10 @@ def _measure(work: Work, job: Job, folder: Path) -> Known | Measured:
     )
     # The key is of the weights that were scanned, whatever lay there before.
     return Measured(key(report.model["sha256"]), *_collected(report, folder))
+
+
+def _is_known(work: Work, job: Job, key: str) -> bool:
+    return not job.fresh and (key in work.known or key in job.known)
 
 
 def _collected(report: Report, folder: Path) -> tuple[Report, dict[str, bytes]]:

@@ -13,7 +13,8 @@ from encodercheck.verify import workers
 from encodercheck.verify.verifying import cores
 from encodercheck.verify.workers import Ended, Send
 from encodercheck.zoo.measuring import Job, Work, begin, measure
-from encodercheck.zoo.running import Began, Died, Event, Events, Queue
+from encodercheck.zoo.queueing import Queue
+from encodercheck.zoo.running import Began, Died, Event, Events
 
 # Sent by the kernel, or by whoever watches over memory, to what has too much of it.
 KILLED = "was killed by SIGKILL"
@@ -55,12 +56,14 @@ def _death(work: Work, reason: str, seconds: float) -> Died:
     return Died(reason, starved=reason.startswith(KILLED))
 
 
-def _taken(queue: Queue, taken: dict[int, Job]) -> Iterator[Job]:
+def _taken(queue: Queue, taken: dict[int, Job]) -> Iterator[Job | None]:
     """Yield the jobs in the queue, which others may put back, and note their numbers."""
     number = 0
     while queue:
-        taken[number] = queue.popleft()
-        yield taken[number]
+        job = queue.take()
+        if job is not None:
+            taken[number] = job
+        yield job
         number += 1
 
 

@@ -5,6 +5,7 @@
     DIR/ledger.jsonl                            a line for each result, appended
     DIR/reports/<name>-<key[:12]>/report.json   schema encodercheck.report/1
     DIR/reports/<name>-<key[:12]>/EC202/...     witnesses; the report names them from its folder
+    DIR/.claims/...                             locks on the models under way, see claims.py
 
 A line is written after the report that it is about, so that whatever ends a run leaves no line
 without its report. A torn last line is a line that was never written. Nothing here imports torch.

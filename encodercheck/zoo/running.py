@@ -6,7 +6,7 @@ writes, and keeps a line of each model, no more: its memory does not grow with w
 
 from __future__ import annotations
 
-from collections import deque
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Protocol
 from encodercheck.cache import atomic_write_bytes, make_folder
 from encodercheck.report import Report
 from encodercheck.zoo.measuring import Job, Known, Measured, Work, lost, measure, moved
+from encodercheck.zoo.queueing import PAUSE, Queue
 from encodercheck.zoo.rows import Row, row_of, worst
 
 if TYPE_CHECKING:
+    from encodercheck.zoo.claims import Claims
     from encodercheck.zoo.judging import Judge
     from encodercheck.zoo.keeping import Keeper
 
 # A machine that goes away is no fault of the model's, as long as it is not always this model.
 MOST_LOST = 3
-Queue = deque[Job]
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ class Died:
 Event = Began | Died | Known | Measured
 Events = Generator[tuple[Job, Event], None, None]
 Executor = Callable[[Work, Queue], Events]
-"""Measures what is in the queue, from the left, until nothing is in it or under way.
+"""Measures what is in the queue until nothing is in it or under way.
 
-Jobs may be put back while it runs.
+Jobs may be put back while it runs, and a queue may have none to give for a while.
 """
 
 
@@ -62,6 +63,9 @@ class Watcher(Protocol):
     def finished(self, row: Row, report: Report) -> None:
         """Note how it ended."""
 
+    def waiting(self, models: int) -> None:
+        """Note that all that is left is being scanned by other runs."""
+
 
 class SilentWatcher:
     """Watches without a word."""
@@ -70,6 +74,9 @@ class SilentWatcher:
         """Ignore it."""
 
     def finished(self, row: Row, report: Report) -> None:
+        """Ignore it."""
+
+    def waiting(self, models: int) -> None:
         """Ignore it."""
 
 
@@ -81,7 +88,9 @@ class Run:
     """A run over ``models``.
 
     Results are kept by ``keeper`` where there is one; else the files that checks leave are put into
-    ``artifacts``, into the folder of each model. Reports are held in memory if ``holding``.
+    ``artifacts``, into the folder of each model. Reports are held in memory if ``holding``. With
+    ``claims`` other runs on the keeper's folder share the models: each is scanned by one of them,
+    and the others take over what it finds.
     """
 
     models: Sequence[str]
@@ -89,9 +98,9 @@ class Run:
     judge: Judge
     watcher: Watcher = SILENT
     keeper: Keeper | None = None
+    claims: Claims | None = None
     artifacts: Sequence[Path] = ()
     holding: bool = False
-    fresh: bool = False
 
     def __post_init__(self) -> None:
         self.rows: dict[int, Row] = {}
@@ -109,14 +118,26 @@ class Run:
 
     def go(self, executor: Executor) -> None:
         """Scan every model that nothing is known of."""
-        queue = deque(
-            Job(number, model, fresh=self.fresh) for number, model in enumerate(self.models)
-        )
-        with closing(executor(self.work, queue)) as events:
-            for job, event in events:
-                again = self._take(job, event)
-                if again is not None:
-                    queue.append(again)
+        jobs = (Job(number, model) for number, model in enumerate(self.models))
+        queue = Queue(jobs, self._claim, self.watcher.waiting)
+        try:
+            with closing(executor(self.work, queue)) as events:
+                for job, event in events:
+                    again = self._take(job, event)
+                    if again is not None:
+                        queue.put(again)
+        finally:
+            if self.claims is not None:
+                self.claims.close()
+
+    def _claim(self, job: Job) -> Job | None:
+        """Return the job with what others have found on its model; None while they look."""
+        if self.claims is None or self.keeper is None:
+            return job
+        if not self.claims.take(job.model):
+            return None
+        self.keeper.refresh()
+        return replace(job, known=self.keeper.since(job.model))
 
     def _take(self, job: Job, event: Event) -> Job | None:
         """Settle a model; return what is to be done for it yet."""
@@ -167,12 +188,17 @@ class Run:
         row = self.rows[job.number] = row_of(job.number, job.model, report, cached=cached)
         if self.holding:
             self._reports[job.number] = report
+        if self.claims is not None:
+            self.claims.release(job.model)
         self.watcher.finished(row, report)
 
 
 def here(work: Work, queue: Queue) -> Events:
     """Scan one model after the other in this process."""
     while queue:
-        job = queue.popleft()
+        job = queue.take()
+        if job is None:
+            time.sleep(PAUSE)
+            continue
         yield job, Began()
         yield job, measure(work, job)
