@@ -1,9 +1,10 @@
-"""The page of many models: how large it is, how fast in a browser, and its picture in docs.
+"""The results of many models: how large their page is, how fast in a browser, and as a table.
 
-    python -m benchmarks.zoo_page [--models 5000]
+    python -m benchmarks.zoo_page [--models 5000 20000]
 
-makes reports up, of models that do not exist, writes their page, opens it in a headless Chromium
-and prints what that took; the picture goes to docs/zoo-page.png. ENCODERCHECK_BROWSER names the
+makes reports up, of models that do not exist, writes their page, opens it in a headless Chromium,
+draws it in docs/zoo-page.png, and writes their rows as Parquet. What that took goes to
+docs/zoo-page.json, and between the marks of docs/zoo-results.md. ENCODERCHECK_BROWSER names the
 browser where it is not called chromium. Needs the extra ``dev``.
 """
 
@@ -12,50 +13,158 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import multiprocessing
 import os
-import random
+import re
+import resource
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from benchmarks.made_up import reports
+from encodercheck.cache import atomic_write_text
 from encodercheck.render import zoo_page
-from encodercheck.render.zoo_page import rows
-from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
+from encodercheck.render.zoo_page import rows, site
+from encodercheck.report import Report
+from encodercheck.zoo import parquet, saved
+from encodercheck.zoo.saved import Result
 
-PICTURE = Path(__file__).parents[1] / "docs" / "zoo-page.png"
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from zoos import fill  # noqa: E402
+
+DOCS = ROOT / "docs"
+PICTURE, ROWS, PAGE = DOCS / "zoo-page.png", DOCS / "zoo-page.json", DOCS / "zoo-results.md"
+WRITTEN, TIMES = 300, 20
 WIDTH, HEIGHT = 1240, 860
 TYPED = ("r", "re", "res", "resn", "resne", "resnet", "resnet ec202", "vit", "convnext", "")
-LIMITS = {"EC102": 0.872, "EC202": 0.872, "EC203": 0.989, "EC204": 0.989, "EC301": 0.751}
-KINDS = (
-    ("timm/resnet50.a1_in1k", "resnet50", 25_557_032, 224, 2048),
-    ("timm/vit_base_patch16_224.dino", "vit_base_patch16_224", 85_798_656, 224, 768),
-    ("openai/clip-vit-base-patch32", "ViT-B-32", 87_849_216, 224, 512),
-    ("acme/simclr-resnet18", "resnet(basic, width 64)", 11_168_832, 32, 512),
-    ("lab/byol-convnext-tiny", "convnext_tiny", 27_820_128, 224, 768),
-    ("acme/narrow-encoder", "resnet(basic, width 16)", 307_536, 32, 128),
-)
 
 
 def main() -> None:
-    """Write the page, measure it, draw it."""
+    """Measure all of it, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--models", type=int, default=5000)
-    count = parser.parse_args().models
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        file = Path(folder, "index.html")
-        told = {"models": count, **write(file, count)}
+    parser.add_argument("--models", type=int, nargs="+", default=[5000, 20_000])
+    parser.add_argument("--page-only", action="store_true", help="write the page from the rows")
+    options = parser.parse_args()
+    if not options.page_only:
+        counts = options.models
+        with tempfile.TemporaryDirectory() as folder:
+            found = {
+                "pages": pages(Path(folder), counts),
+                "writing": writing(Path(folder, "few"), WRITTEN),
+                "parquet": tabled(Path(folder, "many"), counts[0], TIMES),
+            }
+        atomic_write_text(ROWS, json.dumps(found, indent=1) + "\n")
+    found = json.loads(ROWS.read_text())
+    text = replaced(PAGE.read_text(), "page", page_told(found))
+    atomic_write_text(PAGE, replaced(text, "parquet", parquet_told(found["parquet"])))
+    print(json.dumps(found, indent=2))
+
+
+def pages(folder: Path, counts: list[int]) -> list[dict[str, float]]:
+    """Return what the pages of so many models take; the first one is drawn."""
+    found = []
+    with sync_playwright() as playwright:
         executable = os.environ.get("ENCODERCHECK_BROWSER") or shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        told |= measure(browser, file)
-        draw(browser, file)
+        for count in counts:
+            file = folder / f"{count}.html"
+            found.append({"models": count, **write(file, count), **measure(browser, file)})
+            if count == counts[0]:
+                draw(browser, file)
         browser.close()
-    print(json.dumps(told, indent=2))
+    return found
+
+
+def writing(folder: Path, count: int) -> dict[str, float]:
+    """Return the milliseconds a model that the page takes, and each report's own page."""
+    results = saved.of(fill(folder, reports(count)))
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        site.build(results, folder / "index.html")
+        seconds.append(time.perf_counter() - start)
+    both, page = (1000 * each / count for each in seconds)
+    return {"models": count, "page_ms": round(page, 2), "report_ms": round(both - page, 1)}
+
+
+def tabled(folder: Path, count: int, times: int) -> dict[str, float]:
+    """Return what it takes to write so many reports as Parquet, each read so many times."""
+    fill(folder, reports(count))
+    # In a process of its own, whose memory is nobody else's.
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_tabled, (folder, times))
+
+
+def _tabled(folder: Path, times: int) -> dict[str, float]:
+    results = saved.of(folder)
+    begun, resident = time.perf_counter(), []
+
+    def read() -> Iterator[tuple[Result, Report]]:
+        for _ in range(times):
+            yield from ((result, saved.readable(result, [])) for result in results)
+            resident.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+    file = folder / "all.parquet"
+    written = parquet.write(file, read())
+    return {
+        "reports": len(results),
+        "times": times,
+        "rows": written,
+        "seconds": round(time.perf_counter() - begun, 1),
+        "file_mb": round(file.stat().st_size / 1e6, 1),
+        "quarter_mb": round(resident[times // 4 - 1]),
+        "most_mb": round(resident[-1]),
+    }
+
+
+def page_told(found: dict[str, Any]) -> str:
+    """Return what was measured of the page, as Markdown."""
+    columns = (
+        ("the file", lambda row: f"{row['file_mb']:.1f} MB"),
+        ("something to see", lambda row: f"{row['first_paint_ms'] / 1000:.2f} s"),
+        ("all of it there", lambda row: f"{row['loaded_ms'] / 1000:.1f} s"),
+        (
+            "a letter typed, until its matches are laid out",
+            lambda row: f"{row['letter_ms']} ms, at most {row['slowest_letter_ms']} ms",
+        ),
+    )
+    made = found["pages"]
+    lines = [
+        "".join(f"| {text} " for text in ("models", *(f"{row['models']:,}" for row in made))),
+        "| --- " * (len(made) + 1),
+        *("".join(f"| {text} " for text in (name, *map(told, made))) for name, told in columns),
+    ]
+    table = "".join(f"{line}|\n" for line in lines)
+    cost = found["writing"]
+    return f"""{table}
+Writing it takes {cost["page_ms"]:.1f} ms a model, and {cost["report_ms"]:.0f} ms for each
+`report.html` that has to be written.
+"""
+
+
+def parquet_told(found: dict[str, Any]) -> str:
+    """Return what was measured of the table, as Markdown."""
+    count = f"{found['reports']:,} reports"
+    return f"""{count}, each read {found["times"]} times, made {found["rows"]:,} rows in
+{found["seconds"]:.0f} s, {found["file_mb"]:.1f} MB on disk and {found["most_mb"]:,} MB of memory,
+of which {found["quarter_mb"]:,} MB were taken after a quarter of the rows.
+"""
+
+
+def replaced(text: str, mark: str, told: str) -> str:
+    """Return the page with something else between two marks."""
+    begin, end = (f"<!-- zoo_{mark}:{word} -->" for word in ("begin", "end"))
+    pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
+    return re.sub(pattern, lambda _: f"{begin}\n{told}{end}", text, flags=re.DOTALL)
 
 
 def write(file: Path, count: int) -> dict[str, float]:
@@ -70,49 +179,6 @@ def write(file: Path, count: int) -> dict[str, float]:
     return {"render_s": round(seconds, 2), "file_mb": round(file.stat().st_size / 1e6, 2)}
 
 
-def reports(count: int) -> Iterator[Report]:
-    """Yield reports as they might be: two in a hundred fail, three have no verdict."""
-    luck = random.Random(0)
-    for number in range(count):
-        name, architecture, parameters, side, width = luck.choice(KINDS)
-        path = f"hf://{name}-{number:04d}"
-        fate = luck.random()
-        if fate < 0.015:
-            yield Report.unreadable(path, "no known architecture fits the weights; name it: --arch")
-            continue
-        model = {
-            **{"path": path, "sha256": f"{number:064x}", "architecture": architecture},
-            **{"provenance": "config.json", "notes": [], "parameters": parameters},
-            **{"image_size": side, "embedding_dim": width},
-        }
-        images = {"source": "procedural", "count": 352, "unreadable": 0}
-        versions = {"encodercheck": "0.1.0", "torch": "2.6.0"}
-        found = tuple(findings(luck, fate))
-        seconds = luck.lognormvariate(3.2 if side < 100 else 4.4, 0.5)
-        yield Report(model, images, found, 0, "cuda:0", versions, seconds)
-
-
-def findings(luck: random.Random, fate: float) -> Iterator[Finding]:
-    """Yield what the checks might say of one model."""
-    for id_, limit in LIMITS.items():
-        outcome, values = Outcome.PASSED, (luck.uniform(0.02, 1), luck.uniform(0.3, 0.95) * limit)
-        if fate > 0.98 and (id_ == "EC202" or (id_ == "EC102" and luck.random() < 0.4)):
-            outcome, values = (
-                Outcome.FAILED,
-                (10 ** -luck.uniform(3, 9), luck.uniform(0.96, 0.9995)),
-            )
-        if 0.015 < fate < 0.03 or (fate < 0.07 and id_ == "EC301"):
-            message = "bring images of the kind that the encoder was trained on"
-            yield Finding(id_, "check", "critical", Outcome.INCONCLUSIVE, message)
-            continue
-        chance, value = values
-        measured = (
-            Measurement("p_value", chance),
-            Measurement("gain", value, limit, Direction.AT_MOST),
-        )
-        yield Finding(id_, "check", "critical", outcome, measurements=measured)
-
-
 def measure(browser: Browser, file: Path) -> dict[str, float]:
     """Return the milliseconds until something, and until all of it, is there, and of a letter."""
     runs = [_opened(browser, file) for _ in range(3)]
@@ -122,6 +188,8 @@ def measure(browser: Browser, file: Path) -> dict[str, float]:
 def _opened(browser: Browser, file: Path) -> dict[str, float]:
     page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
     page.goto(file.as_uri())
+    # A small page is there before it is painted.
+    page.wait_for_function("performance.getEntriesByType('paint').length")
     told: dict[str, float] = page.evaluate(
         """() => ({
         first_paint_ms: performance.getEntriesByType("paint")[0].startTime,
