@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # As the command line does, and before torch is loaded.
@@ -18,3 +19,16 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("encodercheck")
+
+# Minutes each, with few tests: left to the end, where xdist puts these, one worker waits for them.
+LONGEST = ("test_verdicts.py", "test_verify.py", "test_zoo_scan.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have xdist keep the order of the files."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)

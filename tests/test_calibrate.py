@@ -2,17 +2,21 @@
 
 import json
 import math
+from pathlib import Path
 
 import models
 import pytest
+import short_suite
 from commands import python, run
 
 from encodercheck import scanning
 from encodercheck.cli.options import size
 from encodercheck.encoder import Encoder
 from encodercheck.errors import ConfigError
+from encodercheck.harness.runner import builtin_suite, list_checks
 from encodercheck.nulls import Nulls
 
+SCRIPT = Path(short_suite.__file__)
 CHECK = """
 import pytest
 
@@ -46,24 +50,31 @@ def clean(*numbers):
     return [f"clean{i}.safetensors" for i in numbers]
 
 
+QUICK = ["--profile", "quick", "--checks", "check_acme.py"]
+
+
 def calibrate(folder, *arguments):
-    quick = ["--profile", "quick", "--checks", "check_acme.py"]
-    return run("calibrate", *arguments, *quick, cwd=folder)
+    """Calibrate with the check and one of the suite, which otherwise runs in full."""
+    return python(SCRIPT, "calibrate", *arguments, cwd=folder)
 
 
 @pytest.fixture(scope="module")
 def null(folder):
-    """A null of two encoders first, appended to, one of them measured twice."""
-    ended = calibrate(folder, *clean(0, 1), "--out", "null.json")
+    """A null of one encoder first, appended to, one of them measured twice."""
+    ended = run("calibrate", *clean(0), "--out", "null.json", *QUICK, cwd=folder)
     assert ended.returncode == 0, ended
-    assert [line.split("  ")[0] for line in ended.stdout.splitlines()] == [
-        *clean(0, 1),
-        "null.json: 2 clean encoders",
-    ]
-    ended = calibrate(folder, *clean(1, 2), "--out", "null.json", "--append")
+    assert told(ended) == [*clean(0), "null.json: 1 clean encoder"]
+    ended = calibrate(folder, *clean(1), "--out", "null.json", "--append", *QUICK)
     assert ended.returncode == 0, ended
-    assert "null.json: 3 clean encoders" in ended.stdout
+    assert told(ended) == [*clean(1), "null.json: 2 clean encoders"]
+    ended = calibrate(folder, *clean(1, 2), "--out", "null.json", "--append", *QUICK)
+    assert ended.returncode == 0, ended
+    assert told(ended) == [*clean(1, 2), "null.json: 3 clean encoders"]
     return folder / "null.json"
+
+
+def told(ended):
+    return [line.split("  ")[0] for line in ended.stdout.splitlines()]
 
 
 def scan(folder, check, *arguments):
@@ -82,8 +93,13 @@ def test_every_value_is_kept_by_check_and_name(null):
     assert architecture == str(models.SPEC)
     for encoder in known.encoders:
         assert encoder.values.keys() > KEPT
-        assert "EC101.effective_rank" in encoder.values or "EC102.gain" in encoder.values
+        assert "EC101.effective_rank" in encoder.values
         assert all(map(math.isfinite, encoder.values.values()))
+
+
+def test_every_check_of_the_suite_is_measured(null):
+    measured = {name.split(".")[0] for name in Nulls.read(null).encoders[0].values}
+    assert measured >= {info.id for info in list_checks([builtin_suite()])}
 
 
 def test_a_scan_compares_with_them(folder, null):
@@ -114,12 +130,8 @@ def test_a_doubtful_clean_encoder_is_a_warning(folder):
     (folder / "check_strict.py").write_text(
         "def check_strict(measure):\n    measure('value', 2, at_most=1)\n"
     )
-    ended = run(
-        "calibrate",
-        *clean(0),
-        *("--out", "strict.json", "--profile", "quick", "--checks", "check_strict.py"),
-        cwd=folder,
-    )
+    options = ["--profile", "quick", "--checks", "check_strict.py"]
+    ended = calibrate(folder, *clean(0), "--out", "strict.json", *options)
     assert ended.returncode == 0, ended
     assert "clean0.safetensors failed strict: is it clean?" in ended.stdout
     (encoder,) = Nulls.read(folder / "strict.json").encoders
@@ -143,7 +155,7 @@ def test_what_cannot_be_measured_is_one_line_and_nothing_written(folder, null, a
     (folder / "blocked").write_text("a file where a folder should be")
     (folder / "check_crash.py").write_text("def check_crash():\n    raise KeyError('oh')\n")
     out = [] if "--out" in arguments else ["--out", "never.json"]
-    ended = run("calibrate", *arguments, *out, cwd=folder)
+    ended = calibrate(folder, *arguments, *out)
     assert ended.returncode == 2, ended
     assert says in ended.stderr
     assert len(ended.stderr.splitlines()) == 1, ended.stderr

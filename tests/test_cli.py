@@ -16,7 +16,7 @@ from pathlib import Path
 import models
 import pytest
 import torch
-from commands import COMMAND, environment, python, run
+from commands import COMMAND, environment, fresh, python, run
 from hostile import shapes_only
 from PIL import Image
 from safetensors.torch import save_file
@@ -179,8 +179,11 @@ def test_images_that_are_all_alike_are_inconclusive(folder, model):
 
 
 def test_a_scan_on_a_pipe_has_no_control_codes_and_repeats_itself(folder, model):
-    command = ["scan", model, "--profile", "quick", "-k", "not EC201", "--json", "-"]
-    first, again = (run(*command, cwd=folder, FORCE_COLOR="") for _ in range(2))
+    # The two that take longest are left out.
+    chosen = "not EC201 and not EC301"
+    command = ["scan", model, "--profile", "quick", "-k", chosen, "--json", "-"]
+    first = run(*command, cwd=folder)
+    again = fresh(*COMMAND[1:], *command, cwd=folder, FORCE_COLOR="")
     assert first.returncode == 0, first
     assert "\x1b" not in first.stdout + first.stderr
     assert "PASSED" in first.stderr

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
 
+import models
 import pytest
 import tiny_fixtures
 from docs_pages import PAGES, ROOT, blocks
@@ -103,17 +104,16 @@ def test_a_page_does_what_it_shows(page, place):
 
 
 def test_the_check_of_the_readme_tells_clean_from_constant(tmp_path):
-    """A fixture passes, an encoder that ignores its images fails."""
+    """An encoder that sees its images passes, one that ignores them fails."""
     import torch
 
     import encodercheck
-    from encodercheck import fixtures
 
     (shown,) = [b for b in blocks(ROOT / "README.md") if b.notes.get("file") == "check_acme.py"]
     file = tmp_path / "check_acme.py"
     file.write_text(shown.text)
     settings = {"checks": [file], "keyword": "ACME001", "profile": "quick"}
-    encoder = encodercheck.load(fixtures.build("clean").path)
+    encoder = encodercheck.load(models.write(tmp_path / "model.safetensors"))
     assert encodercheck.scan(encoder, **settings).exit_code == 0
     with torch.no_grad():
         for parameter in encoder.module.parameters():

@@ -51,23 +51,27 @@ def user(hub, tmp_path):
     return {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "*"}
 
 
-@pytest.mark.parametrize("name", ["org/whole", "org/sharded"])
-def test_a_model_on_a_hub_is_identified(hub, user, tmp_path, name):
-    ended = run("identify", f"hf://{name}@main", "--json", cwd=tmp_path, **user)
+def test_a_model_on_a_hub_is_identified(hub, user, tmp_path):
+    ended = run("identify", "hf://org/whole@main", "--json", cwd=tmp_path, **user)
     assert ended.returncode == 0, ended
     found = json.loads(ended.stdout)
     assert found["architecture"] == "timm:test_vit2,img_size=32"
     assert found["found_by"] == "config.json (timm)"
     assert (found["image_size"], found["mean"]) == (32, [0.1, 0.2, 0.3])
-    assert f"from the hub, commit {hub.commit(name)}" in found["notes"]
+    assert f"from the hub, commit {hub.commit('org/whole')}" in found["notes"]
     assert not [path for path in hub.seen() if "README" in path or "evil" in path]
 
 
-def test_a_scan_of_it_names_it_as_the_user_did(user, tmp_path):
+def test_a_scan_of_a_sharded_one_names_it_as_the_user_did(hub, user, tmp_path):
     options = ["-k", "check_integrity", "--profile", "quick", "--json", "-"]
-    ended = run("scan", "hf://org/whole", *options, cwd=tmp_path, **user)
+    ended = run("scan", "hf://org/sharded", *options, cwd=tmp_path, **user)
     assert ended.returncode == 0, ended
-    assert json.loads(ended.stdout)["model"]["path"] == "hf://org/whole"
+    model = json.loads(ended.stdout)["model"]
+    assert model["path"] == "hf://org/sharded"
+    assert model["architecture"] == "timm:test_vit2,img_size=32"
+    assert model["image_size"] == 32
+    assert f"from the hub, commit {hub.commit('org/sharded')}" in model["notes"]
+    assert not [path for path in hub.seen() if "README" in path or "evil" in path]
 
 
 def test_pickles_on_a_hub_are_not_fetched(hub, user, tmp_path):

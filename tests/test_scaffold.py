@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import models
 import pytest
 import yaml
 from commands import environment, python, run
@@ -181,7 +182,8 @@ def test_a_scan_goes_by_inits_configuration(tmp_path):
     assert run("init", "--ci", "none", cwd=tmp_path).returncode == 0
     toml = tmp_path / "encodercheck.toml"
     toml.write_text(toml.read_text().replace('profile = "standard"', 'profile = "quick"'))
-    ended = run("scan", "fixture:clean", "-k", "EC101", "--json", "report.json", cwd=tmp_path)
+    model = models.write(tmp_path / "model.safetensors")
+    ended = run("scan", model, "-k", "EC101", "--json", "report.json", cwd=tmp_path)
     assert ended.returncode == 0, ended
     assert json.loads((tmp_path / "report.json").read_text())["profile"] == "quick"
 
@@ -299,8 +301,20 @@ def test_tab(tmp_path, typed, first):
         "COMP_CWORD": str(len(words) - 1),
     }
     assert assert_no_torch(cwd=tmp_path, **extra).split()[0] == first
-    zsh = {"_ENCODERCHECK_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": " ".join(words)}
-    assert first.replace(":", r"\\:") in assert_no_torch(cwd=tmp_path, **zsh)
+
+
+@pytest.mark.parametrize(
+    ("typed", "first"),
+    [
+        ("scan fixture:badencoder-ref", r"fixture\\:badencoder-references"),
+        ("scan m.safetensors --profile th", "thorough"),
+        ("new-", "new-check"),
+    ],
+)
+def test_tab_in_zsh(tmp_path, typed, first):
+    words = f"encodercheck {typed}"
+    zsh = {"_ENCODERCHECK_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": words}
+    assert first in assert_no_torch(cwd=tmp_path, **zsh)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,16 @@ def built():
     return {name: fixtures.build(name) for name in (CLEAN, *POISONED)}
 
 
-@pytest.mark.parametrize("profile", ["quick", "standard"])
-@pytest.mark.parametrize("name", POISONED)
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [
+        ("badencoder", "quick"),
+        ("badencoder", "standard"),
+        ("badencoder-multi", "quick"),
+        # What looks harder finds it too.
+        pytest.param("badencoder-multi", "standard", marks=pytest.mark.slow),
+    ],
+)
 def test_a_poisoned_encoder_fails_and_the_witness_sits_on_a_true_trigger(
     built, name, profile, tmp_path
 ):
@@ -56,12 +64,12 @@ def test_the_clean_encoder_passes(built, profile, tmp_path):
 
 
 def test_the_command_line_shows_saves_and_replays_the_witness(built, tmp_path):
-    options = ["-k", "EC202", "--json", "report.json"]
+    options = ["--profile", "quick", "-k", "EC202", "--json", "report.json"]
     scanned = run("scan", "fixture:badencoder", *options, cwd=tmp_path)
     assert scanned.returncode == 1, scanned
     sentence = (
         r"an? \d+x\d+ (patch|speckle) at \(\d+, \d+\), [\d.]+ % of the image, "
-        r"makes 256 unseen images 0\.9\d\d alike; unstamped 0\.\d\d"
+        r"makes 128 unseen images 0\.9\d\d alike; unstamped 0\.\d\d"
     )
     assert re.search(sentence, scanned.stdout)
     (finding,) = json.loads((tmp_path / "report.json").read_text())["findings"]
