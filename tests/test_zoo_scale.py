@@ -3,12 +3,17 @@
 import json
 
 import pytest
+import torch
 from test_zoo_results import keep
+from torch import nn
 
-from benchmarks.zoo_scale import pages, scans
+from benchmarks.zoo_scale import __main__ as scale
+from benchmarks.zoo_scale import classes, pages, scans
 from benchmarks.zoo_scale.endure import Life
 from benchmarks.zoo_scale.making import make
 from benchmarks.zoo_scale.ways import BASE, DEFAULT, Way, told
+from encodercheck.encoder import Encoder
+from encodercheck.preprocessing import Preprocessing
 from encodercheck.zoo.keeping import Keeper
 
 NAMES = ["ma", "mb"]
@@ -103,3 +108,26 @@ def test_the_drift_is_that_of_the_second_half():
         "| run 1, driver | 6 | 300 | 300 | 300 | +0.0 |\n",
         "| run 1, worker 1 | 6 | 100 | 252 | 252 | +2.0 |\n",
     ]
+
+
+def test_passes_are_counted_by_whether_a_gradient_is_wanted():
+    encoder = Encoder(nn.Flatten(), preprocessing=Preprocessing(image_size=8))
+    images = torch.rand(3, 3, 8, 8)
+    with classes.counted_passes() as passes:
+        encoder(images)
+        encoder(images.requires_grad_()).sum().backward()
+        with torch.no_grad():
+            encoder(images)
+    assert passes == {"forward": 6, "gradient": 3}
+    assert classes.within(passes, {"forward": 0.5, "gradient": 2.0}) == 9
+    encoder(images)
+    assert passes == {"forward": 6, "gradient": 3}
+
+
+def test_a_hub_takes_the_sum_over_its_classes():
+    rows = [{"class": "small", "seconds": 36.0}, {"class": "RN50", "seconds": 3600.0}]
+    hub = scale.estimate(rows, 1000, 0.5, ["small=0.5", "RN50=0.25"])
+    assert [part["hours"] for part in hub["classes"]] == [5.0, 250.0]
+    assert (hub["hours"], hub["cost"]) == (255.0, 127.5)
+    with pytest.raises(SystemExit, match="no class of small, RN50"):
+        scale.estimate(rows, 1000, 0.5, ["ViT-L=1"])

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmarks.zoo_scale.classes import CHUNK, CHUNKS
 from benchmarks.zoo_scale.ways import BASE, DEFAULT
 from encodercheck.render.words import counted
 
@@ -18,6 +19,7 @@ def tables(found: Found) -> str:
         "ways": ways,
         "endure": endure,
         "node": node,
+        "classes": classes,
         "hub": hub,
     }
     return "\n".join(table(found[part]) for part, table in parts.items() if part in found)
@@ -77,22 +79,42 @@ profile quick, {_checks(found)}; one machine was killed after {found["killed_aft
 """
 
 
+def classes(found: Found) -> str:
+    """Return what a pass takes on each class of models, and what a scan does."""
+    forward, gradient = (f"{found['passes'][kind]:,}" for kind in ("forward", "gradient"))
+    rows = "".join(
+        f"| {row['class']} | {row['forward'] * 1000:,.2f} | {row['gradient'] * 1000:,.2f} "
+        f"| {row['seconds']:,.0f} |\n"
+        for row in found["rows"]
+    )
+    return f"""What the quick profile takes of a core, by the size of a model. A scan of a small one
+sends {forward} images through the encoder, and {gradient} more for a gradient, and does all else in
+{found["rest"]:.1f} s; larger ones (torchvision's, 224 pixels, random weights) are timed on
+{CHUNK * CHUNKS} images and multiplied by these, which no scan of theirs has confirmed. No GPU was
+measured.
+
+| class | ms an image, forward | ms an image, for a gradient | s of a core a model |
+| --- | --- | --- | --- |
+{rows}"""
+
+
 def hub(found: Found) -> str:
     """Return what the scan of a hub would take."""
     parts = "".join(
-        f"| {part['class']} | {part['share']:.0%} | {part['seconds']:g} "
-        f"{'(measured)' if part['measured'] else '(assumed)'} | {part['hours']:,.0f} |\n"
+        f"| {part['class']} | {part['share']:.0%} | {part['hours']:,.0f} |\n"
         for part in found["classes"]
     )
     hours, cost = f"{found['hours']:,.0f}", f"{found['cost']:,.0f}"
-    return f"""A hub of {_models(found)}, at {found["price"]:g} an hour of a worker:
+    return f"""A hub of {_models(found)}, at {found["price"]:g} an hour of a core; the shares are a
+guess:
 
-| class | share | seconds a model | hours of a worker |
-| --- | --- | --- | --- |
-{parts}| all | | | {hours} |
+| class | share | hours of a core |
+| --- | --- | --- |
+{parts}| all | | {hours} |
 
 which costs {cost}. hours = models x sum(share x seconds) / 3600, cost = hours x price;
-`--hub-models`, `--classes NAME=SHARE[:SECONDS]` and `--price` put in other numbers.
+`--hub-models`, `--shares CLASS=SHARE` and `--price` put in other numbers. For a GPU that is r times
+as fast as a core, divide the hours by r.
 """
 
 
