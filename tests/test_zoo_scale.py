@@ -11,7 +11,7 @@ from benchmarks.zoo_scale import __main__ as scale
 from benchmarks.zoo_scale import classes, pages, scans
 from benchmarks.zoo_scale.endure import Life
 from benchmarks.zoo_scale.making import make
-from benchmarks.zoo_scale.ways import BASE, DEFAULT, Way, told
+from benchmarks.zoo_scale.ways import BASE, DEFAULT, Way, together, told
 from encodercheck.encoder import Encoder
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.zoo.keeping import Keeper
@@ -84,8 +84,22 @@ def test_overhead_is_what_workers_did_beside(out):
     assert row["overhead"] == (2 * 70 - 20) / 2
 
 
+def test_turns_of_a_way_are_added_up():
+    first = {"way": "--jobs 2", "cores": 2, "workers": 2, "models": 10, "startup": 4.0}
+    first |= {"span": 60.0, "per_model": 6.0, "overhead": 0.1, "exit_code": 0}
+    second = first | {"models": 30, "span": 90.0, "per_model": 2.0, "exit_code": 1}
+    outcomes = [{"passed": 10}, {"passed": 28, "failed": 2}]
+    row = together(
+        [one | {"outcomes": o} for one, o in zip((first, second), outcomes, strict=True)]
+    )
+    assert (row["models"], row["span"], row["per_model"], row["exit_code"]) == (40, 150.0, 3.0, 1)
+    assert row["rates"] == [10.0, 20.0]
+    assert row["outcomes"] == {"passed": 38, "failed": 2}
+
+
 def test_tables_say_what_was_measured():
     row = {"models": 10, "cores": 1, "startup": 5, "per_model": 6.0, "overhead": 0.06}
+    row["rates"] = [14.0, 16.0]
     rows = [
         {"way": BASE, "span": 60, **row},
         {"way": f"{DEFAULT} (2 threads)", "span": 40, **row, "cores": 2},
@@ -94,8 +108,8 @@ def test_tables_say_what_was_measured():
     ways = {"models": 10, "certified": 4, "keyword": "", "cores": 2, "rows": rows}
     text = pages.tables({"ways": ways})
     assert "10 models of a fixture's size (4 certified, the rest variations of one)" in text
-    assert "| one process, as it comes (2 threads) | 15.0 | 0.75 | 1.00 |" in text
-    assert "| --jobs 2 | 18.8 | 0.94 | 1.25 | 6.00 | 0.06 s, 1.0% | 5 |" in text
+    assert "| one process, as it comes (2 threads) | 15.0 (14.0, 16.0) | 0.75 | 1.00 |" in text
+    assert "| --jobs 2 | 18.8 (14.0, 16.0) | 0.94 | 1.25 | 6.00 | 0.06 s, 1.0% | 5 |" in text
 
 
 def test_the_drift_is_that_of_the_second_half():

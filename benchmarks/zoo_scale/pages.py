@@ -36,6 +36,7 @@ def ways(found: Found) -> str:
 | | models a minute | of linear | times one process as it comes | s a model | overhead | start, s |
 | --- | --- | --- | --- | --- | --- | --- |
 {lines}
+Each way had two turns, in this order and back, since other work shares the machine: in brackets.
 Models a minute are counted from the beginning of the first model to the end of the last; what it
 takes to begin is in the last column, and is paid once. *Linear* is the rate of one process with one
 thread, times the cores; of several workers each has one thread too. *As it comes* is what a user
@@ -126,8 +127,10 @@ def rate(row: Found) -> float:
 def _way(row: Found, base: Found, default: Found) -> str:
     linear = rate(row) / (row["cores"] * rate(base))
     share = row["overhead"] / base["per_model"]
+    turns = ", ".join(f"{one:.1f}" for one in row["rates"])
     return (
-        f"| {row['way']} | {rate(row):.1f} | {linear:.2f} | {rate(row) / rate(default):.2f} "
+        f"| {row['way']} | {rate(row):.1f} ({turns}) "
+        f"| {linear:.2f} | {rate(row) / rate(default):.2f} "
         f"| {row['per_model']:.2f} | {row['overhead']:.2f} s, {share:.1%} "
         f"| {row['startup']:.0f} |\n"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,22 +53,43 @@ def ways() -> list[Way]:
 
 
 def measure(place: Path, count: int, *, keyword: str) -> dict[str, Any]:
-    """Return a row for each way; one that is in ``place`` already is not measured again."""
+    """Return a row for each way; a turn that is in ``place`` already is not measured again.
+
+    Each way has a turn on the way there and one on the way back: a machine that is shared gets
+    faster or slower meanwhile, and that falls on all of them alike.
+    """
     certified = make(place / "zoo", count)
-    kept = place / "rows.json"
-    rows: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
-    for way in ways():
-        if not any(row["way"] == way.name for row in rows):
-            rows.append(scanned(place, way, keyword))
-            print(json.dumps(rows[-1]), flush=True)
-            atomic_write_text(kept, json.dumps(rows))
+    kept = place / "turns.json"
+    turns: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
+    for way in [*ways(), *reversed(ways())][len(turns) :]:
+        turns.append(scanned(place, way, keyword))
+        print(json.dumps(turns[-1]), flush=True)
+        atomic_write_text(kept, json.dumps(turns))
     return {
         "models": count,
         "certified": certified,
         "keyword": keyword,
         "torch": torch.__version__,
         "cores": cores(),
-        "rows": rows,
+        "rows": [together([t for t in turns if t["way"] == way.name]) for way in ways()],
+    }
+
+
+def together(turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row of a way: what is the same in its turns, their sums and their means."""
+    models = sum(turn["models"] for turn in turns)
+    means = {
+        name: round(sum(turn[name] * turn["models"] for turn in turns) / models, 4)
+        for name in ("startup", "per_model", "overhead")
+    }
+    return {
+        **{name: turns[0][name] for name in ("way", "cores", "workers")},
+        "models": models,
+        "span": round(sum(turn["span"] for turn in turns), 3),
+        **means,
+        "rates": [round(turn["models"] / turn["span"] * 60, 2) for turn in turns],
+        "outcomes": dict(sum((Counter(turn["outcomes"]) for turn in turns), Counter())),
+        "exit_code": max(turn["exit_code"] for turn in turns),
     }
 
 
