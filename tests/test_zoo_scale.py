@@ -101,7 +101,7 @@ def test_tables_say_what_was_measured():
     row = {"models": 10, "cores": 1, "startup": 5, "per_model": 6.0, "overhead": 0.06}
     row["rates"] = [14.0, 16.0]
     rows = [
-        {"way": BASE, "span": 60, **row},
+        {"way": BASE, "span": 60, **row, "rates": [6.0, 10.0]},
         {"way": f"{DEFAULT} (2 threads)", "span": 40, **row, "cores": 2},
         {"way": "--jobs 2", "span": 32, **row, "cores": 2},
     ]

@@ -39,10 +39,10 @@ def ways(found: Found) -> str:
 Each way had two turns, in this order and back, since other work shares the machine: in brackets.
 Models a minute are counted from the beginning of the first model to the end of the last; what it
 takes to begin is in the last column, and is paid once. *Linear* is the rate of one process with one
-thread, times the cores; of several workers each has one thread too. *As it comes* is what a user
-gets who says nothing: one process with a thread for each core. *Overhead* is what workers do beside
-the scans' own seconds, or wait for, in seconds a model and as a part of what a model takes a
-process with one thread.
+thread in the better of its turns, times the cores; of several workers each has one thread too.
+*As it comes* is what a user gets who says nothing: one process with a thread for each core.
+*Overhead* is what workers do beside the scans' own seconds, or wait for, in seconds a model and as a
+part of what a model takes a process with one thread.
 The processes that share nothing scan a part of the models each, without any scheduler: they are
 what the machine has to give.
 """
@@ -125,8 +125,10 @@ def rate(row: Found) -> float:
 
 
 def _way(row: Found, base: Found, default: Found) -> str:
-    linear = rate(row) / (row["cores"] * rate(base))
-    share = row["overhead"] / base["per_model"]
+    # What disturbed the other turn would count as a gain.
+    alone = max(base["rates"])
+    linear = rate(row) / (row["cores"] * alone)
+    share = row["overhead"] / (60 / alone)
     turns = ", ".join(f"{one:.1f}" for one in row["rates"])
     return (
         f"| {row['way']} | {rate(row):.1f} ({turns}) "
