@@ -41,8 +41,8 @@ Models a minute are counted from the beginning of the first model to the end of 
 takes to begin is in the last column, and is paid once. *Linear* is the rate of one process with one
 thread in the better of its turns, times the cores; of several workers each has one thread too.
 *As it comes* is what a user gets who says nothing: one process with a thread for each core.
-*Overhead* is what workers do beside the scans' own seconds, or wait for, in seconds a model and as a
-part of what a model takes a process with one thread.
+*Overhead* is what workers do beside the scans' own seconds, or wait for, in seconds a model and as
+a part of what a model takes a process with one thread.
 The processes that share nothing scan a part of the models each, without any scheduler: they are
 what the machine has to give.
 """
