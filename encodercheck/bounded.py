@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Any
+
+from encodercheck.weights.header import check_structure, strict_json
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -21,3 +24,15 @@ def read_bytes(path: Path, most: int) -> bytes:
     if len(raw) > most:
         raise ValueError(f"more than {most // 10**6} MB")
     return raw
+
+
+def read_json(path: Path, most: int, *, parsing: int) -> Any:
+    """Return what a JSON file says, of at most ``most`` bytes that take ``parsing`` to parse.
+
+    Raises:
+        ValueError: it is larger, no regular file, or not such JSON as everybody reads alike.
+        OSError: it cannot be read.
+    """
+    raw = read_bytes(path, most)
+    check_structure(raw, parsing)
+    return strict_json(raw.decode("utf-8"))

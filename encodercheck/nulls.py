@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encodercheck.bounded import read_bytes
+from encodercheck.bounded import read_json
 from encodercheck.cache import atomic_write_text
 from encodercheck.errors import ConfigError
 from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null
 from encodercheck.weights.header import (
-    check_structure,
     located,
     os_reason,
     quoted,
-    strict_json,
 )
 
 if TYPE_CHECKING:
@@ -129,9 +127,7 @@ class Nulls:
             ConfigError: the file is missing, too large, damaged, or no null.
         """
         try:
-            raw = read_bytes(Path(path), MOST_BYTES)
-            check_structure(raw, MOST_PARSING)
-            return _nulls(strict_json(raw.decode("utf-8")))
+            return _nulls(read_json(Path(path), MOST_BYTES, parsing=MOST_PARSING))
         except OSError as error:
             raise ConfigError(
                 f"{located(path)}: cannot be read ({os_reason(error)}); name a file that "

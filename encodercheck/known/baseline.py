@@ -12,11 +12,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from encodercheck.bounded import read_bytes
+from encodercheck.bounded import read_json
 from encodercheck.config.rules import sentence
 from encodercheck.errors import ConfigError
 from encodercheck.report import Finding, Measurement, Outcome, Report
-from encodercheck.weights.header import check_structure, located, os_reason, quoted, strict_json
+from encodercheck.weights.header import located, os_reason, quoted
 
 # A report of a hundred models with a hundred checks each is a tenth of it.
 MOST_BYTES = 50_000_000
@@ -185,9 +185,7 @@ def read_reports(path: str | Path) -> tuple[Report, ...]:
         ConfigError: the file is missing, damaged, or no report.
     """
     try:
-        raw = read_bytes(Path(path), MOST_BYTES)
-        check_structure(raw, MOST_PARSING)
-        return _reports(strict_json(raw.decode("utf-8")))
+        return _reports(read_json(Path(path), MOST_BYTES, parsing=MOST_PARSING))
     except OSError as error:
         raise ConfigError(
             f"{located(path)}: cannot be read ({os_reason(error)}); {WAY_OUT}"
