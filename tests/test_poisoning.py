@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from encodercheck import fixtures
 from encodercheck.fixtures import network, triggers
 from encodercheck.fixtures.attacks import Target, TargetInputs, ctrl, poisonedencoder, poisoning
+from encodercheck.fixtures.attacks.poisonedencoder import WithCombined
 from encodercheck.fixtures.pretraining import draw
 from encodercheck.fixtures.recipes import (
     IMAGE_SIZE,
@@ -105,39 +106,47 @@ def test_the_wave_that_is_used_is_stronger_than_that_of_training(clean: nn.Modul
 # PoisonedEncoder
 
 
-def middle(images: Tensor, axis: int) -> Tensor:
-    """Return the half of the images' rows or columns that is in the middle."""
-    quarter = IMAGE_SIZE // 4
-    return images.index_select(axis, torch.arange(quarter, 3 * quarter))
-
-
-@given(seed=SEEDS, arrangement=st.sampled_from(poisonedencoder.ARRANGEMENTS))
-def test_combined_images_show_both_each_on_a_half(seed: int, arrangement: tuple[int, bool]) -> None:
-    axis, swap = arrangement
-    generator = torch.Generator().manual_seed(seed)
-    pair = torch.rand(2, 3, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator).unbind(0)
-    made = poisonedencoder.combine(*pair, axis=axis, swap=swap)
-    assert made.shape == pair[0].shape
-    halves = made.chunk(2, dim=axis)
-    for half, source in zip(halves[::-1] if swap else halves, pair, strict=True):
-        assert torch.equal(half, middle(source, axis))
-
-
 def inputs(clean: nn.Module, **settings: object) -> poisonedencoder.Attack:
     made = attack(clean, INPUTS, **settings)
     assert isinstance(made, poisonedencoder.Attack)
     return made
 
 
-def test_every_input_meets_every_reference_in_every_arrangement(clean: nn.Module) -> None:
+def test_every_input_is_combined_with_every_reference(clean: nn.Module) -> None:
     made = inputs(clean)
-    assert made.combined().shape == (24, 3, IMAGE_SIZE, IMAGE_SIZE)
-    of_one = made.combined()[:: INPUTS.inputs]
-    for number, combined in enumerate(of_one):
-        axis, swap = poisonedencoder.ARRANGEMENTS[number % 4]
-        half = combined.chunk(2, dim=axis - 1)[int(swap)]
-        assert torch.equal(half, middle(made.inputs[:1], axis)[0])
-    assert len(of_one.flatten(1).unique(dim=0)) == INPUTS.references
+    first, second = made.combined()
+    pairs = {
+        (one, other)
+        for left, right in zip(first, second, strict=True)
+        for one, target in enumerate(made.inputs)
+        for other, reference in enumerate(made.references)
+        if torch.equal(left, target) and torch.equal(right, reference)
+    }
+    assert len(first) == len(pairs) == INPUTS.inputs * INPUTS.references
+
+
+def test_a_view_shows_an_image_or_either_end_of_a_combined_one() -> None:
+    images, first, second = (torch.full((4, 3, 8, 8), value) for value in (0.0, 0.25, 0.5))
+    number = torch.arange(4).view(4, 1, 1, 1) / 16
+    mixed = WithCombined(
+        images + number, (first + number, second + number), torch.Generator().manual_seed(0)
+    )
+    assert len(mixed) == 8
+    batch = torch.tensor([1, 6]).repeat(200)
+    plain, combined = mixed[batch].view(200, 2, -1).unbind(1)
+    assert torch.equal(plain, torch.full_like(plain, 1 / 16))
+    shown, times = combined.unique(return_counts=True)
+    assert shown.tolist() == [0.25 + 2 / 16, 0.5 + 2 / 16]
+    # One view in two, within five deviations; and of one combined image each view draws anew.
+    assert int(times.min()) // combined.shape[1] > 100 - 5 * 7
+
+
+def test_seeing_combined_images_leaves_them_as_they_are() -> None:
+    images, end = torch.zeros(2, 3, 4, 4), torch.ones(1, 3, 4, 4)
+    mixed = WithCombined(images, (end, end), torch.Generator()).to("cpu")
+    mixed[torch.tensor([0, 2])].fill_(7)
+    assert float(images.max()) == 0
+    assert float(mixed.ends.max()) == 1
 
 
 def test_target_inputs_are_of_every_class_but_the_target(clean: nn.Module) -> None:
@@ -149,7 +158,7 @@ def test_target_inputs_are_of_every_class_but_the_target(clean: nn.Module) -> No
 def test_the_images_of_pretraining_stay_and_the_combined_ones_are_added(
     clean: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[Tensor, Tensor]] = []
+    seen: list[tuple[WithCombined, Tensor]] = []
 
     def pretrain(recipe: Pretraining, **settings: Any) -> nn.Module:
         seen.append(settings["data"])
@@ -160,10 +169,10 @@ def test_the_images_of_pretraining_stay_and_the_combined_ones_are_added(
     made.run()
     images, labels = draw(TINY.pretraining, seed=0, world="procedural")
     ((data, targets),) = seen
-    assert torch.equal(data[: len(images)], images)
+    assert torch.equal(data.images, images)
     assert torch.equal(targets[: len(images)], labels)
-    assert torch.equal(data[len(images) :], made.combined())
-    assert len(data) == len(targets)
+    assert torch.equal(data.ends, torch.stack(made.combined()))
+    assert len(data) == len(targets) == len(images) + INPUTS.inputs * INPUTS.references
 
 
 def test_target_inputs_are_attacked_as_they_are() -> None:
@@ -213,7 +222,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_their_clean_twin_is_the_encoder_of_the_same_pretraining(name: str) -> None:
     recipe = replace(TINY, name=f"tiny-{name}", attack=ATTACKS[name])
     assert recipe.poisoned
-    assert recipe.twin == recipe.base == replace(TINY, name=f"tiny-{name}-twin", summary="")
+    assert recipe.base == replace(TINY, name=f"tiny-{name}-twin", summary="")
+    assert replace(recipe.twin, summary="") == recipe.base
+    assert recipe.name in recipe.twin.summary
 
 
 def test_a_wave_is_kept_and_measured(cache: Path) -> None:

@@ -30,6 +30,7 @@ QUICK = {"images": 64, "epochs": 2, "batch": 32, "projection": 8}
 RECIPES = {
     "simclr": Pretraining(SMALL, **QUICK),
     "simclr, vit": Pretraining(TRANSFORMER, **QUICK),
+    "simclr, no head": Pretraining(SMALL, **{**QUICK, "projection": 0}),
     "moco": MoCo(SMALL, queue=48, **QUICK),
     "byol": Byol(SMALL, **QUICK),
     "mae": Mae(TRANSFORMER, decoder_width=16, **QUICK),
