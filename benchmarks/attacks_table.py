@@ -49,9 +49,10 @@ def write(rows: list[Row], inversion: list[Row], dede: list[Row]) -> None:
         "the encoders that other tables have as well, [inversion.json](inversion.json) and",
         "[dede.json](dede.json). All encoders are of odd seeds: limits and nulls were set on even",
         "ones. They are trained on one image generator and scanned with another. The rule by which",
-        "a null picks the clean ViTs that count was made after those here had been seen:",
-        "[kinds.md](kinds.md) has others. The fixtures by name, CLIP among them, are in",
-        "[fixtures.md](fixtures.md).",
+        "a null picks the clean ViTs that count was made after those here had been seen, and three",
+        "of the null's masked autoencoders joined it after they had been scanned:",
+        "[kinds.md](kinds.md) has others. The fixtures by name, CLIP and attacks on pre-training",
+        "among them, are in [fixtures.md](fixtures.md).",
         "",
         f"Scanned are {clean} clean and {len(found) - clean} poisoned encoders; "
         f"{len({_key(row) for row in refused})} more were refused by their certificates.",

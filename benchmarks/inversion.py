@@ -46,7 +46,12 @@ PROFILE = "standard"
 # fixtures of other seeds are reported on elsewhere.
 EMBEDDED = {"clean": (100, 101, 102), "clean-vit": (100, 101, 102), "clean-mae": (100, 101)}
 # Of transformers, further kinds of pre-training, by their names in ``kinds``.
-FURTHER = {"supervised": (100, 101, 102), "MoCo": (100,), "untrained": (100,)}
+FURTHER = {
+    "supervised": (100, 101, 102),
+    "MoCo": (100,),
+    "untrained": (100,),
+    "MAE, longer": (100, 101, 102),
+}
 # Scanning images of the reference: as many as an epoch of the published loop.
 REFERENCE_IMAGES = 1000
 

@@ -56,6 +56,7 @@ PRETRAINING: dict[str, dict[str, Pretraining]] = {
         "SimCLR": SMALL_VIT,
         "MoCo": MoCo(**VIT),
         "MAE": Mae(),
+        "MAE, longer": Mae(epochs=30),
         "supervised": Supervised(**VIT),
         "untrained": Untrained(network=ViT()),
         "BYOL": Byol(**VIT),
