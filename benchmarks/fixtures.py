@@ -80,9 +80,9 @@ def page(rows: list[Row], verified: Row | None) -> str:
     lines += [f"- {row['refused']}" for row in rows if "refused" in row]
     lines += [
         "",
-        "Seconds are of building it, the clean encoder beneath it not counted where it was there",
-        "already; most were taken on busy cores. For comparison, the logs that BadEncoder's",
-        "authors published (Jia et al., S&P 2022):",
+        "Seconds are of building it on two cores, without the clean encoder beneath it. Attacks on",
+        "pre-training start from nothing; CA and ASR-B are of their clean twins. For comparison,",
+        "the logs that BadEncoder's authors published (Jia et al., S&P 2022):",
         "",
         "| published | CA | BA | ASR | ASR-B |",
         "| --- | --- | --- | --- | --- |",
@@ -105,9 +105,16 @@ def _certificate(row: Row) -> str:
         "<br>".join(_rates(trigger["attack_success"]) for trigger in triggers),
         "<br>".join(_rates(trigger["attack_success_on_clean"]) for trigger in triggers),
         "<br>".join(f"{t['z_score']:.2f}" for t in triggers if "z_score" in t),
-        f"{sum(row['seconds'].values()):.0f}",
+        f"{sum(row['seconds'][stage] for stage in _own_stages(row)):.0f}",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _own_stages(row: Row) -> list[str]:
+    """Return what was done for a fixture itself; a poisoned one may have needed its base first."""
+    of_base = ("pre-training", "certifying the clean encoder")
+    poisoned = "backdoored_accuracy" in row
+    return [stage for stage in row["seconds"] if not (poisoned and stage in of_base)]
 
 
 def _rates(rates: dict[str, float] | None) -> str:

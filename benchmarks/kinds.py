@@ -30,7 +30,7 @@ from benchmarks import zoo
 from benchmarks.rows import Row, Rows
 from encodercheck import fixtures
 from encodercheck.cache import atomic_write_text
-from encodercheck.fixtures.catalogue import SMALL_VIT
+from encodercheck.fixtures.catalogue import HEADLESS, SMALL_VIT
 from encodercheck.fixtures.recipes import (
     Byol,
     Mae,
@@ -63,6 +63,7 @@ PRETRAINING: dict[str, dict[str, Pretraining]] = {
     },
     "narrow ResNet": {
         "SimCLR": Pretraining(ResNet()),
+        "SimCLR, no head": replace(HEADLESS, smallest_crop=0.08),
         "MoCo": MoCo(),
         "BYOL": Byol(),
         "supervised": Supervised(),
