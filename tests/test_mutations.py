@@ -66,6 +66,12 @@ def test_only_a_test_that_fails_is_red(copy):
         assert not run.red and not run.green, run.output
 
 
+def test_a_defect_that_only_a_command_shows_is_noticed(copy):
+    """Commands are processes of their own, which import the package anew, or are forked."""
+    run = copy.judge(BY_NAME["exit-code-of-the-command"])
+    assert run.red, run.output
+
+
 def test_a_package_from_elsewhere_is_no_run(copy, monkeypatch):
     monkeypatch.setattr(Copy, "site", copy.folder / "nowhere")
     run = copy.run(CAUGHT.tests)

@@ -27,6 +27,8 @@ from typing import IO, Any
 # What nothing reads before the program begins, the tests' own included; and what a fork sees to.
 LATE = ("ENCODERCHECK_", "PYTEST_", "XDG_", "HF_", "NO_PROXY", "ASKED", "EMBEDDING_URL")
 LATE += ("PYTHONPATH",)
+# Where the tests have the package from: what the server imports, its forks have imported.
+OWN_PATH = os.environ.get("PYTHONPATH")
 LARGEST = 1 << 20
 
 
@@ -54,6 +56,7 @@ class Interpreter:
         """
         # A test, or a library that one has imported, may have changed the rest since.
         early = {name: value for name, value in env.items() if not _late(name)}
+        early |= {"PYTHONPATH": OWN_PATH} if OWN_PATH else {}
         if self._server and self._server.env != early:
             self._server.stop()
             self._server = None
