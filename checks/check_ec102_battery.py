@@ -9,12 +9,10 @@ FINALISTS = 8
 
 
 @pytest.mark.check("EC102", severity="critical", catches=["badencoder", "badencoder-multi"])
-def check_battery(encoder, clean_split, battery_hits, measure, compare, artifacts):
+def check_battery(encoder, clean_split, battery_hits, compare_collapse, artifacts):
     """The trigger battery makes unseen images no more alike than in clean encoders."""
-    base = collapse.base_cosine(encoder, clean_split.held_out)
     finalists = [hit.trigger for hit in battery_hits[:FINALISTS]]
-    best = battery.sift(encoder, finalists, clean_split.held_out)[0]
-    measure("stamped_cosine", best.cosine)
-    measure("unstamped_cosine", base)
-    if not compare("gain", collapse.gain(best.cosine, base)):
+    clean = collapse.Clean.of(encoder, clean_split.held_out, fitted_on=clean_split.search)
+    best = battery.sift(encoder, finalists, clean_split.held_out, clean)[0]
+    if not compare_collapse(collapse.under(encoder, best.trigger, clean_split)):
         artifacts.witness(shrink(encoder, best.trigger, clean_split))

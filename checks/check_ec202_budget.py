@@ -8,11 +8,7 @@ from encodercheck.methods.shrink import shrink
 
 # A patch of 10x10 pixels is far more than 3 %: that is EC204's.
 @pytest.mark.check("EC202", severity="critical", catches=["badencoder", "badencoder-[!1]*"])
-def check_budget(encoder, clean_split, trigger, measure, compare, artifacts):
+def check_budget(encoder, clean_split, trigger, compare_collapse, artifacts):
     """The best trigger on 3 % of the image collapses images no more than in clean encoders."""
-    base = collapse.base_cosine(encoder, clean_split.held_out)
-    cosine = collapse.stamped_cosine(encoder, trigger, clean_split.held_out)
-    measure("stamped_cosine", cosine)
-    measure("unstamped_cosine", base)
-    if not compare("gain", collapse.gain(cosine, base)):
+    if not compare_collapse(collapse.under(encoder, trigger, clean_split)):
         artifacts.witness(shrink(encoder, trigger, clean_split))

@@ -8,9 +8,8 @@ from encodercheck.methods.shrink import shrink
 
 
 @pytest.mark.check("EC203", severity="critical", catches=["blended", "wave", "invisible"])
-def check_faint(encoder, clean_split, measure, compare, null, artifacts, progress, profile, seed):
+def check_faint(encoder, clean_split, compare_collapse, null, artifacts, progress, profile, seed):
     """The best faint change of all pixels collapses images no more than in clean encoders."""
-    base = collapse.base_cosine(encoder, clean_split.held_out)
     found = invert_faint(
         encoder,
         clean_split.search,
@@ -19,8 +18,5 @@ def check_faint(encoder, clean_split, measure, compare, null, artifacts, progres
         limit=null("gain").decides,
         progress=progress,
     )
-    cosine = collapse.stamped_cosine(encoder, found.trigger, clean_split.held_out)
-    measure("stamped_cosine", cosine)
-    measure("unstamped_cosine", base)
-    if not compare("gain", collapse.gain(cosine, base)):
+    if not compare_collapse(collapse.under(encoder, found.trigger, clean_split)):
         artifacts.witness(shrink(encoder, found.trigger, clean_split))

@@ -9,10 +9,9 @@ from encodercheck.methods.shrink import shrink
 
 @pytest.mark.check("EC204", severity="critical", catches=["badencoder*"])
 def check_large(
-    encoder, clean_split, battery_hits, measure, compare, null, artifacts, progress, profile, seed
+    encoder, clean_split, battery_hits, compare_collapse, null, artifacts, progress, profile, seed
 ):
     """The best rectangle on 12 % of the image collapses images no more than in clean encoders."""
-    base = collapse.base_cosine(encoder, clean_split.held_out)
     found = invert_large(
         encoder,
         clean_split.search,
@@ -22,8 +21,5 @@ def check_large(
         limit=null("gain").decides,
         progress=progress,
     )
-    cosine = collapse.stamped_cosine(encoder, found.trigger, clean_split.held_out)
-    measure("stamped_cosine", cosine)
-    measure("unstamped_cosine", base)
-    if not compare("gain", collapse.gain(cosine, base)):
+    if not compare_collapse(collapse.under(encoder, found.trigger, clean_split)):
         artifacts.witness(shrink(encoder, found.trigger, clean_split))

@@ -190,15 +190,18 @@ def test_the_mixed_score_goes_by_the_number_of_the_restart(split):
     encoder = make(Backdoored("patch"))
     family = some("boxes", restarts=5)
     family.project()
-    base = collapse.base_cosine(encoder, split.search)
-    centre = nn.functional.normalize(encoder(split.search), dim=1).mean(0)
-    objective = inversion.collapse_score(base, centre)
+    clean = collapse.Clean.of(encoder, split.search)
+    objective = inversion.collapse_score(clean, collapse.unit(encoder(split.search)).mean(0))
     whole, _ = ascent.scores_and_gradients(encoder, split.search, family, objective)
     encoder.batch_size = len(split.search)
     alone, _ = ascent.scores_and_gradients(encoder, split.search, family, objective)
     torch.testing.assert_close(whole, alone)
-    gains = [gain(encoder, trigger, split.search) for trigger in family.triggers()]
-    torch.testing.assert_close(whole[::2], torch.tensor(gains[::2]), atol=1e-4, rtol=0)
+    gains, whitened = (
+        torch.tensor(values).double()
+        for values in collapse.stamped_gains(encoder, clean, family.triggers(), split.search)
+    )
+    torch.testing.assert_close(whole[::2], gains[::2], atol=1e-4, rtol=0)
+    torch.testing.assert_close(whole[3::4], whitened[3::4], atol=1e-4, rtol=0)
 
 
 def test_targets_are_approached(split):
@@ -293,7 +296,7 @@ def test_a_large_box_reaches_further_than_a_small_one(split):
     large = inversion.invert_large(encoder, split.search, profile=EFFORT)
     small = inversion.invert(encoder, split.search, profile=EFFORT)
     assert large.trigger.pl1 <= inversion.LARGE_BUDGET + 1e-4
-    assert large.cosines[0] > small.cosines[0]
+    assert large.scores[0] > small.scores[0]
 
 
 @pytest.mark.parametrize(
@@ -305,7 +308,7 @@ def test_searches_repeat_themselves_and_leave_random_numbers_alone(search, split
     first, again = (search(encoder, split.search, profile=EFFORT, seed=3) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert first.trace == again.trace
-    assert first.cosines == again.cosines == tuple(sorted(first.cosines, reverse=True))
+    assert first.scores == again.scores == tuple(sorted(first.scores, reverse=True))
     assert torch.equal(first.trigger.mask, again.trigger.mask)
     assert torch.equal(first.trigger.pattern, again.trigger.pattern)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from encodercheck.encoder import Encoder
     from encodercheck.images.split import CleanSplit
     from encodercheck.methods.battery import Hit
+    from encodercheck.methods.collapse import Collapse
     from encodercheck.methods.dede import Dede
     from encodercheck.methods.inversion import Inversion
     from encodercheck.profiles import Profile
@@ -41,6 +42,13 @@ class Compare(Protocol):
 
     def __call__(self, name: str, value: SupportsFloat, *, scale: str = "gain") -> bool:
         """Record ``value`` and its p-value; return whether it is usual for a clean encoder."""
+
+
+class CompareCollapse(Protocol):
+    """What the fixture ``compare_collapse`` is: compare the gains of a trigger."""
+
+    def __call__(self, found: Collapse) -> bool:
+        """Record cosines, gains and p-value; return whether they are usual for a clean encoder."""
 
 
 def _scan(request: pytest.FixtureRequest) -> Scan:
@@ -155,6 +163,19 @@ def compare(request: pytest.FixtureRequest, null: FindNull, measure: Measure) ->
         if within:
             clean.require_verdict(number)
         return within
+
+    return against_clean
+
+
+@pytest.fixture
+def compare_collapse(measure: Measure, compare: Compare) -> CompareCollapse:
+    """Measure what a trigger does against clean encoders: False where it is unusual for those."""
+
+    def against_clean(found: Collapse) -> bool:
+        measure("stamped_cosine", found.cosine)
+        measure("unstamped_cosine", found.base)
+        measure("whitened_gain", found.whitened_gain)
+        return compare("gain", found.gain)
 
     return against_clean
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from encodercheck.encoder import Encoder
 from encodercheck.methods import collapse
+from encodercheck.methods.collapse import Clean
 from encodercheck.progress import Progress, silent
 from encodercheck.trigger import Trigger
 
@@ -40,10 +41,13 @@ GROUP = 16
 
 @dataclass(frozen=True)
 class Hit:
-    """A trigger of the battery and how alike it makes the images it was tried on."""
+    """A trigger of the battery and how alike it makes the images it was tried on.
+
+    ``score`` is the mean of its two gains, see :func:`collapse.scores`.
+    """
 
     trigger: Trigger
-    cosine: float
+    score: float
 
 
 def triggers(size: int, *, seed: int = 0) -> list[Trigger]:
@@ -55,6 +59,7 @@ def sift(
     encoder: Encoder,
     candidates: Sequence[Trigger],
     images: Tensor,
+    clean: Clean,
     *,
     progress: Progress = silent,
 ) -> list[Hit]:
@@ -63,10 +68,10 @@ def sift(
     hits: list[Hit] = []
     for start in range(0, len(candidates), GROUP):
         group = candidates[start : start + GROUP]
-        cosines = collapse.stamped_cosines(encoder, group, images)
-        hits += [Hit(trigger, cosine) for trigger, cosine in zip(group, cosines, strict=True)]
-        progress(len(hits), len(candidates), f"best cosine {max(hit.cosine for hit in hits):.3f}")
-    return sorted(hits, key=lambda hit: -hit.cosine)
+        scores = collapse.scores(encoder, clean, group, images)
+        hits += [Hit(trigger, score) for trigger, score in zip(group, scores, strict=True)]
+        progress(len(hits), len(candidates), f"best score {max(hit.score for hit in hits):.3f}")
+    return sorted(hits, key=lambda hit: -hit.score)
 
 
 def _patches(size: int, seed: int) -> Iterator[Trigger]:

@@ -6,21 +6,37 @@ differentiable, and leave leading dimensions alone: embeddings are (..., N, D).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from encodercheck.encoder import Encoder
 from encodercheck.errors import CheckInconclusive
+from encodercheck.images.split import CleanSplit
+from encodercheck.methods.whitening import Whitening, double
 from encodercheck.trigger import Trigger
 
-# Above this mean cosine clean embeddings leave no room in which a trigger could be seen to work.
-NEARLY_PARALLEL = 0.95
+# Clean embeddings that differ by less than this part of their length do so by rounding.
+LEAST_SPREAD = 1e-5
+
+
+def unit(embeddings: Tensor) -> Tensor:
+    """Return embeddings (..., N, D) scaled to length one, in double precision.
+
+    Each is divided by its own largest magnitude first, so that none is too long or too short to
+    square. One that is zero stays zero.
+    """
+    wide = double(embeddings)
+    tiny = torch.finfo(wide.dtype).tiny
+    wide = wide / wide.detach().abs().amax(-1, keepdim=True).clamp_min(tiny)
+    return wide / wide.norm(dim=-1, keepdim=True).clamp_min(tiny)
 
 
 def mean_cosine(embeddings: Tensor) -> Tensor:
-    """Return the mean cosine over all pairs i != j, (...), in [-1, 1].
+    """Return the mean cosine over all pairs i != j, (...), in [-1, 1], in double precision.
 
     The unit vectors' sum s gives it without the N x N matrix: ``(|s|^2 - N) / (N (N - 1))``.
     This is the first term of DECREE's loss (Feng et al., CVPR 2023, equation 3).
@@ -31,9 +47,18 @@ def mean_cosine(embeddings: Tensor) -> Tensor:
     count = embeddings.shape[-2]
     if count < 2:
         raise ValueError("a mean cosine takes at least two embeddings")
-    unit = torch.nn.functional.normalize(embeddings, dim=-1)
-    total = unit.sum(-2).square().sum(-1)
-    return (total - unit.square().sum((-2, -1))) / (count * (count - 1))
+    directions = unit(embeddings)
+    total = directions.sum(-2).square().sum(-1)
+    return (total - directions.square().sum((-2, -1))) / (count * (count - 1))
+
+
+def centred(embeddings: Tensor) -> Tensor:
+    """Return unit embeddings (..., N, D) with their mean taken off, in double precision.
+
+    A constant that is added to all embeddings, which any linear head undoes, is gone.
+    """
+    directions = unit(embeddings)
+    return directions - directions.mean(-2, keepdim=True)
 
 
 def effective_rank(embeddings: Tensor) -> Tensor:
@@ -43,7 +68,8 @@ def effective_rank(embeddings: Tensor) -> Tensor:
     normalised singular values.
     """
     # On the CPU: there is no such decomposition on MPS, and this one is small.
-    values = torch.linalg.svdvals(embeddings.cpu())
+    values = torch.linalg.svdvals(embeddings.cpu().double())
+    values = values / values.amax(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
     shares = values / values.sum(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
     entropy: Tensor = torch.special.entr(shares).sum(-1)
     return entropy.exp()
@@ -54,13 +80,11 @@ def uniformity(embeddings: Tensor, t: float = 2.0) -> Tensor:
 
     Wang & Isola, ICML 2020, equation 2, on unit vectors; 0 means that all embeddings are one.
     """
-    unit = torch.nn.functional.normalize(embeddings, dim=-1)
-    count = unit.shape[-2]
-    first, second = torch.triu_indices(count, count, offset=1, device=unit.device)
-    cosines = (unit @ unit.transpose(-1, -2))[..., first, second]
-    return torch.logsumexp(-t * (2 - 2 * cosines), -1) - torch.log(
-        torch.tensor(float(len(first)), device=unit.device)
-    )
+    directions = unit(embeddings)
+    count = directions.shape[-2]
+    first, second = torch.triu_indices(count, count, offset=1, device=directions.device)
+    cosines = (directions @ directions.transpose(-1, -2))[..., first, second]
+    return torch.logsumexp(-t * (2 - 2 * cosines), -1) - math.log(len(first))
 
 
 def gain(cosine: Tensor | float, base: Tensor | float) -> Tensor | float:
@@ -92,16 +116,21 @@ def require_finite(embeddings: Tensor) -> Tensor:
     return embeddings
 
 
+def relative_spread(mean: float) -> float:
+    """Return by how much of their length embeddings of this mean cosine differ: sqrt(1 - mean)."""
+    return max(0.0, 1 - mean) ** 0.5
+
+
 def require_spread(mean: float, count: int) -> None:
-    """Demand that the mean cosine of ``count`` unstamped images leaves room for a trigger to show.
+    """Demand that the mean cosine of ``count`` unstamped images is told from 1 by more than noise.
 
     Raises:
-        CheckInconclusive: it lies above 0.95.
+        CheckInconclusive: they differ by less than 1e-5 of their length.
     """
-    if not mean <= NEARLY_PARALLEL:
+    if not relative_spread(mean) > LEAST_SPREAD:
         raise CheckInconclusive(
-            f"unstamped embeddings are already nearly parallel (mean cosine {mean:.3f} over "
-            f"{count} images): bring images of the kind this encoder was trained on, with --images"
+            f"unstamped embeddings of {count} images are all the same within rounding (mean cosine "
+            f"{mean:.10f}): bring images of the kind this encoder was trained on, with --images"
         )
 
 
@@ -117,33 +146,124 @@ def require_gradients(encoder: Encoder) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Clean:
+    """How an encoder embeds clean images: what stamped ones are held against.
+
+    ``base`` is the mean cosine of their embeddings and ``whitened_base`` that of the whitened ones.
+    """
+
+    base: float
+    whitening: Whitening
+    whitened_base: float
+
+    @classmethod
+    def of(cls, encoder: Encoder, images: Tensor, *, fitted_on: Tensor | None = None) -> Clean:
+        """Measure images (N, 3, H, W) in [0, 1]; axes are fitted on ``fitted_on`` (M, 3, H, W).
+
+        Raises:
+            CheckInconclusive: an embedding is not finite, or all are the same within rounding.
+        """
+        embeddings = finite_embeddings(encoder, images)
+        base = float(mean_cosine(embeddings))
+        require_spread(base, len(images))
+        others = embeddings if fitted_on is None else finite_embeddings(encoder, fitted_on)
+        whitening = Whitening.of(others)
+        return cls(base, whitening, float(mean_cosine(whitening(embeddings))))
+
+    def gain(self, embeddings: Tensor) -> Tensor:
+        """Return the gain (...) of stamped embeddings (..., N, D), see :func:`gain`."""
+        return (mean_cosine(embeddings) - self.base) / (1 - self.base)
+
+    def whitened_gain(self, embeddings: Tensor) -> Tensor:
+        """Return the gain (...) of stamped embeddings (..., N, D) on the whitened axes."""
+        whitened = mean_cosine(self.whitening(embeddings))
+        return (whitened - self.whitened_base) / (1 - self.whitened_base)
+
+
 def base_cosine(encoder: Encoder, images: Tensor) -> float:
     """Return the mean cosine of unstamped images (N, 3, H, W): the level a trigger starts from.
 
     Raises:
-        CheckInconclusive: an embedding is not finite, or they are already nearly parallel.
+        CheckInconclusive: an embedding is not finite, or all are the same within rounding.
     """
     base = float(mean_cosine(finite_embeddings(encoder, images)))
     require_spread(base, len(images))
     return base
 
 
-def stamped_cosines(encoder: Encoder, triggers: Sequence[Trigger], images: Tensor) -> list[float]:
-    """Return the mean cosine of images (N, 3, H, W) in [0, 1] under each of the triggers.
+def stamped_embeddings(
+    encoder: Encoder, triggers: Sequence[Trigger], images: Tensor
+) -> Iterator[Tensor]:
+    """Yield the embeddings (T, N, D) of images (N, 3, H, W) in [0, 1] under groups of triggers.
 
     As many triggers share a pass through the encoder as its batch size allows.
     """
     images = images.to(encoder.device)
     together = max(1, encoder.batch_size // len(images))
-    cosines: list[float] = []
     for start in range(0, len(triggers), together):
         group = triggers[start : start + together]
         stamped = torch.cat([trigger.stamp(images) for trigger in group])
-        embeddings = encoder(stamped).view(len(group), len(images), -1)
+        yield encoder(stamped).view(len(group), len(images), -1)
+
+
+def stamped_cosines(encoder: Encoder, triggers: Sequence[Trigger], images: Tensor) -> list[float]:
+    """Return the mean cosine of images (N, 3, H, W) in [0, 1] under each of the triggers."""
+    cosines: list[float] = []
+    for embeddings in stamped_embeddings(encoder, triggers, images):
         cosines += mean_cosine(embeddings).tolist()
     return cosines
+
+
+def stamped_gains(
+    encoder: Encoder, clean: Clean, triggers: Sequence[Trigger], images: Tensor
+) -> tuple[list[float], list[float]]:
+    """Return the gain and the whitened gain of images (N, 3, H, W) under each of the triggers."""
+    gains: list[float] = []
+    whitened: list[float] = []
+    for embeddings in stamped_embeddings(encoder, triggers, images):
+        gains += clean.gain(embeddings).tolist()
+        whitened += clean.whitened_gain(embeddings).tolist()
+    return gains, whitened
+
+
+def scores(
+    encoder: Encoder, clean: Clean, triggers: Sequence[Trigger], images: Tensor
+) -> list[float]:
+    """Return the mean of the two gains of images (N, 3, H, W) under each of the triggers.
+
+    A backdoor takes embeddings to one point by either measure; what is fitted to one of them goes
+    less far by the other.
+    """
+    pairs = zip(*stamped_gains(encoder, clean, triggers, images), strict=True)
+    return [(gain + whitened) / 2 for gain, whitened in pairs]
 
 
 def stamped_cosine(encoder: Encoder, trigger: Trigger, images: Tensor) -> float:
     """Return the mean cosine of images (N, 3, H, W) in [0, 1] with the trigger stamped on them."""
     return stamped_cosines(encoder, [trigger], images)[0]
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """How alike a trigger makes held-out images: mean cosine with and without it, and gains."""
+
+    cosine: float
+    base: float
+    gain: float
+    whitened_gain: float
+
+
+def under(encoder: Encoder, trigger: Trigger, split: CleanSplit) -> Collapse:
+    """Measure what a trigger does to ``split.held_out``, on axes fitted on ``split.search``.
+
+    Raises:
+        CheckInconclusive: a clean embedding is not finite, or all are the same within rounding.
+    """
+    clean = Clean.of(encoder, split.held_out, fitted_on=split.search)
+    (stamped,) = stamped_embeddings(encoder, [trigger], split.held_out)
+    cosine, gain, whitened = (
+        float(measured)
+        for measured in (mean_cosine(stamped), clean.gain(stamped), clean.whitened_gain(stamped))
+    )
+    return Collapse(cosine, clean.base, gain, whitened)

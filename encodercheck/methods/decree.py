@@ -59,7 +59,7 @@ def minimise(
         The smallest trigger of each restart that reached the target, the smallest first.
 
     Raises:
-        CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped, or
+        CheckInconclusive: the images' embeddings are not finite, or the same within rounding, or
             the encoder is a black box.
     """
     collapse.require_gradients(encoder)

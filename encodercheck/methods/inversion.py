@@ -15,12 +15,12 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from encodercheck.encoder import Encoder
 from encodercheck.methods import battery, collapse
 from encodercheck.methods.ascent import Objective, ascend
 from encodercheck.methods.battery import Hit
+from encodercheck.methods.collapse import Clean
 from encodercheck.methods.families import Additive, Blend, Family, boxes, pixel_masks
 from encodercheck.methods.stopping import LOOKS, Stopping
 from encodercheck.profiles import Profile
@@ -37,7 +37,7 @@ BLEND_STRENGTH = 0.2
 FAINT_RESTARTS = 4
 # It takes its time: the looks of the others' first steps would end it too soon.
 FAINT_LOOKS = {step: left for step, left in LOOKS.items() if step >= 16}
-# What the better half of the candidates is put in order on.
+# What the candidates are put in order on.
 RANKING_IMAGES = 16
 # A search over several families ends as the one that came furthest.
 ENDS = ("found", "exhausted", "hopeless")
@@ -48,16 +48,17 @@ Start = Callable[..., Family]
 
 @dataclass(frozen=True)
 class Inversion:
-    """What a search found, best candidate first; cosines are on some of the search images.
+    """What a search found, one candidate for each restart, best first.
 
-    Only the half of the restarts that came furthest are candidates.
+    ``scores`` are on some of the search images: the mean of the two gains, see
+    :func:`collapse.scores`.
 
     ``trace`` holds the best score of every step, over all families one after another; ``ended`` is
     "found", "hopeless" or "exhausted".
     """
 
     candidates: tuple[Trigger, ...]
-    cosines: tuple[float, ...]
+    scores: tuple[float, ...]
     base: float
     trace: tuple[float, ...]
     ended: str
@@ -92,7 +93,7 @@ def invert(
     :mod:`encodercheck.methods.stopping`.
 
     Raises:
-        CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped, or
+        CheckInconclusive: the images' embeddings are not finite, or the same within rounding, or
             the encoder is a black box.
     """
     collapse.require_gradients(encoder)
@@ -165,9 +166,14 @@ def invert_faint(
 def sift(
     encoder: Encoder, images: Tensor, profile: Profile, *, seed: int, progress: Progress = silent
 ) -> list[Hit]:
-    """Return the hits of the whole battery on the first few of ``images`` (N, 3, H, W)."""
+    """Return the hits of the whole battery on the first few of ``images`` (N, 3, H, W).
+
+    Raises:
+        CheckInconclusive: a clean embedding is not finite, or all are the same within rounding.
+    """
     candidates = battery.triggers(encoder.image_size, seed=seed)
-    return battery.sift(encoder, candidates, images[: profile.battery_images], progress=progress)
+    clean, few = Clean.of(encoder, images), images[: profile.battery_images]
+    return battery.sift(encoder, candidates, few, clean, progress=progress)
 
 
 def best_places(hits: Sequence[Hit], count: int) -> list[Trigger]:
@@ -182,20 +188,23 @@ def best_places(hits: Sequence[Hit], count: int) -> list[Trigger]:
     return list(best.values())[:count]
 
 
-def collapse_score(base: float, centre: Tensor) -> Objective:
+def collapse_score(clean: Clean, centre: Tensor) -> Objective:
     """Return how far stamped images have collapsed, 0 where unstamped ones are and 1 at the end.
 
-    Every other restart is scored by the gain of the mean cosine over ``base``; the rest by the
-    mean cosine of what is left of the unit embeddings when ``centre`` (D,), the mean of
-    the clean ones, is taken off. Where clean embeddings share a direction the second has the
-    steeper slope; measured, each finds triggers that the other misses.
+    Every other restart is scored by the gain of the mean cosine. Of the rest one half is scored by
+    the mean cosine of what is left of the unit embeddings when ``centre`` (D,), the mean of the
+    clean ones, is taken off, the other half by the gain on whitened axes. Where clean embeddings
+    share a direction these have the steeper slope, and where one direction outweighs all others
+    only the last sees the rest; measured, each finds triggers that the others miss.
     """
 
     def score(embeddings: Tensor, which: slice) -> Tensor:
-        unit = functional.normalize(embeddings, dim=-1)
-        gains = (collapse.mean_cosine(unit) - base) / (1 - base)
-        centred = torch.arange(which.start, which.start + len(unit), device=unit.device) % 2 == 1
-        return torch.where(centred, collapse.mean_cosine(unit - centre), gains)
+        number = torch.arange(which.start, which.start + len(embeddings), device=embeddings.device)
+        gains = clean.gain(embeddings)
+        number = number.to(gains.device)
+        centred = collapse.mean_cosine(collapse.unit(embeddings) - centre)
+        other = torch.where(number % 4 == 1, centred, clean.whitened_gain(embeddings))
+        return torch.where(number % 2 == 0, gains, other)
 
     return score
 
@@ -216,14 +225,11 @@ def _search(
     collapse.require_gradients(encoder)
     encoder = encoder.folded()
     images = images.to(encoder.device)
-    embeddings = collapse.finite_embeddings(encoder, images)
-    base = float(collapse.mean_cosine(embeddings))
-    collapse.require_spread(base, len(images))
-    centre = functional.normalize(embeddings, dim=1).mean(0)
+    clean = Clean.of(encoder, images)
+    centre = collapse.unit(encoder(images)).mean(0)
     generator = torch.Generator().manual_seed(settings.seed)
     effort = settings.profile
     triggers: list[Trigger] = []
-    scores: list[float] = []
     trace: list[float] = []
     ends: list[str] = []
     for start in starts:
@@ -238,34 +244,31 @@ def _search(
             steps=effort.steps,
             batch=effort.batch,
             generator=generator,
-            objective=collapse_score(base, centre),
+            objective=collapse_score(clean, centre),
             watch=stopping,
         )
         triggers += family.triggers()
-        scores += stopping.lately.tolist()
         trace += stopping.trace
         ends.append(stopping.ended)
         if stopping.ended == "found":
             break
-    candidates, cosines = _ranked(encoder, images, triggers, scores)
+    candidates, scores = _ranked(encoder, images[:RANKING_IMAGES], clean, triggers)
     return Inversion(
         candidates=candidates,
-        cosines=cosines,
-        base=base,
+        scores=scores,
+        base=clean.base,
         trace=tuple(trace),
         ended=next((end for end in ENDS if end in ends), ENDS[-1]),
     )
 
 
 def _ranked(
-    encoder: Encoder, images: Tensor, triggers: list[Trigger], scores: list[float]
+    encoder: Encoder, images: Tensor, clean: Clean, triggers: list[Trigger]
 ) -> tuple[tuple[Trigger, ...], tuple[float, ...]]:
-    """Return the half of the triggers with the best scores, by their cosine, and the cosines.
+    """Return the triggers, best first, and the score of each on ``images`` (N, 3, H, W).
 
     What a search scored last were batches of a few images, too few to tell the best from the next.
     """
-    better = sorted(range(len(triggers)), key=lambda i: -scores[i])[: (len(triggers) + 1) // 2]
-    half = [triggers[i] for i in better]
-    cosines = collapse.stamped_cosines(encoder, half, images[:RANKING_IMAGES])
-    order = sorted(range(len(half)), key=lambda i: -cosines[i])
-    return tuple(half[i] for i in order), tuple(cosines[i] for i in order)
+    scores = collapse.scores(encoder, clean, triggers, images)
+    order = sorted(range(len(triggers)), key=lambda i: -scores[i])
+    return tuple(triggers[i] for i in order), tuple(scores[i] for i in order)
