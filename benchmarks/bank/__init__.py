@@ -1,0 +1,11 @@
+"""The reference bank: many kinds of small encoders, clean and poisoned, and what checks measure.
+
+    python -m benchmarks.bank make --jobs 2       # trains them into the cache; goes on where it was
+    python -m benchmarks.bank measure --jobs 2    # rows in benchmarks/bank/measured.json
+    python -m benchmarks.bank fit                 # encodercheck/bank.json, which ships
+    python -m benchmarks.bank report              # docs/bank.md, from the rows alone
+
+One file a part: where the images come from (``sources``), the architectures (``families``), the
+pre-training (``trainings``), which encoder is made how (``members``), making them (``making``) and
+measuring them (``measuring``).
+"""

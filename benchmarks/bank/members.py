@@ -1,0 +1,170 @@
+"""Which encoders the bank has: 240 clean ones, each with a poisoned copy.
+
+Families, methods, sources, sizes and attacks are spread over each other by seeded shuffles, so that
+leaving out all of one family, method or source leaves plenty of every other.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from benchmarks.bank.sources import SOURCES, world
+from encodercheck.fixtures.recipes import (
+    BadEncoder,
+    Blend,
+    Drupe,
+    Invisible,
+    Moving,
+    Patch,
+    Stamp,
+    Tint,
+    Warp,
+    Wave,
+    stream,
+)
+
+COUNT = 240
+FAMILIES = (
+    "narrow ResNet",
+    "wide ResNet",
+    "deep ResNet",
+    "ResNet without downsampling",
+    "pre-activation ResNet",
+    "GroupNorm ResNet",
+    "VGG with BatchNorm",
+    "VGG without normalisation",
+    "MobileNet-like",
+    "EfficientNet-like",
+    "ConvNeXt-like",
+    "ViT with class token",
+    "ViT without class token",
+    "MLP-Mixer",
+    "Swin-like",
+    "timm's smallest",
+)
+METHODS = (
+    "SimCLR",
+    "SimCLR without head",
+    "MoCo",
+    "BYOL",
+    "DINO-like",
+    "Barlow Twins",
+    "MAE-like",
+    "CLIP-like",
+    "supervised",
+    "distilled",
+    "untrained",
+)
+# Half are patches, as what attackers stamp.
+PATCHES = ("white", "noise", "small", "large", "multi")
+OTHERS = ("blend", "wave", "invisible", "warp", "drupe", "dynamic")
+ATTACKS = (*PATCHES, *OTHERS, *PATCHES)
+# These cost no more at twice the size.
+SCALED = (
+    "narrow ResNet",
+    "MobileNet-like",
+    "ConvNeXt-like",
+    "ViT with class token",
+    "ViT without class token",
+    "MLP-Mixer",
+    "Swin-like",
+)
+WHITE = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One clean encoder and its poisoned copy."""
+
+    number: int
+    family: str
+    method: str
+    source: str
+    attack: str
+    size: int
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything random about it."""
+        return stream(self.number, "bank member") % 2**31
+
+    @property
+    def scanned_on(self) -> str:
+        """Which images the checks get: a scan's own generator, or, for a third, its own source."""
+        return self.source if self.number % 3 == 0 else "procedural"
+
+    def recipe(self, rounds: int) -> BadEncoder:
+        """Return the attack, with ``rounds`` times as many epochs as the shortest."""
+        target = self.number % 10
+        settings = {
+            "shadow_images": 640,
+            "epochs": 6 * rounds,
+            "batch": 32,
+            "learning_rate": 2e-3,
+            "attacker_images": 500,
+            "candidates": 128,
+        }
+        if self.attack == "drupe":
+            patch = self._patch(5, target, WHITE)
+            return Drupe((patch,), spread=0.3, distribution=0.2, **settings)
+        if self.attack == "invisible":
+            return Invisible((Tint(target),), **settings)
+        return BadEncoder(self._triggers(target), **settings)
+
+    def _triggers(self, target: int) -> tuple[Stamp, ...]:
+        scale = self.size // 32
+        stamps: dict[str, tuple[Stamp, ...]] = {
+            "white": (Patch(26 * scale, 26 * scale, 5 * scale, target, WHITE),),
+            "noise": (self._patch(5, target),),
+            "small": (self._patch(3, target),),
+            "large": (self._patch(10 if self.number % 2 else 16, target),),
+            "multi": (
+                self._patch(5, target),
+                self._patch(4, (target + 3) % 10, (1.0, 1.0, 0.0)),
+                self._patch(4, (target + 7) % 10, (1.0, 0.0, 1.0)),
+            ),
+            "blend": (Blend(target),),
+            "wave": (Wave(target),),
+            "dynamic": (Moving(6 * scale, target),),
+            "warp": (Warp(target, strength=4.0 * scale),),
+        }
+        return stamps[self.attack]
+
+    def _patch(
+        self, side: int, target: int, colour: tuple[float, float, float] | None = None
+    ) -> Patch:
+        return Patch(None, None, side * self.size // 32, target, colour)
+
+
+@cache
+def members() -> tuple[Member, ...]:
+    """Return all members, in the order in which they are made."""
+    per_family = COUNT // len(FAMILIES)
+    families = FAMILIES * per_family
+    methods = _spread(METHODS, "methods")
+    sources = _spread(SOURCES, "sources")
+    attacks = _spread(ATTACKS, "attacks")
+    found = []
+    for number in range(COUNT):
+        family = families[number]
+        large = family in SCALED and number // len(FAMILIES) % 5 == 4
+        size = 64 if family == FAMILIES[-1] or large else 32
+        found.append(
+            Member(number, family, methods[number], sources[number], attacks[number], size)
+        )
+    return tuple(found)
+
+
+def _spread(names: Sequence[str], purpose: str) -> list[str]:
+    """Return ``COUNT`` names, each as often as the others, in seeded order."""
+    repeated = [names[i % len(names)] for i in range(COUNT)]
+    random.Random(stream(0, f"bank {purpose}")).shuffle(repeated)
+    return repeated
+
+
+def pool_of(member: Member) -> str:
+    """Return the name of the world that the member is trained on."""
+    return world(member.source)
