@@ -14,5 +14,5 @@ def check_battery(encoder, clean_split, battery_hits, compare_collapse, artifact
     finalists = [hit.trigger for hit in battery_hits[:FINALISTS]]
     clean = collapse.Clean.of(encoder, clean_split.held_out, fitted_on=clean_split.search)
     best = battery.sift(encoder, finalists, clean_split.held_out, clean)[0]
-    if not compare_collapse(collapse.under(encoder, best.trigger, clean_split)):
+    if not compare_collapse(encoder, best.trigger):
         artifacts.witness(shrink(encoder, best.trigger, clean_split))

@@ -2,7 +2,6 @@
 
 import pytest
 
-from encodercheck.methods import collapse
 from encodercheck.methods.inversion import invert_faint
 from encodercheck.methods.shrink import shrink
 
@@ -18,5 +17,5 @@ def check_faint(encoder, clean_split, compare_collapse, null, artifacts, progres
         limit=null("gain").decides,
         progress=progress,
     )
-    if not compare_collapse(collapse.under(encoder, found.trigger, clean_split)):
+    if not compare_collapse(encoder, found):
         artifacts.witness(shrink(encoder, found.trigger, clean_split))

@@ -2,7 +2,6 @@
 
 import pytest
 
-from encodercheck.methods import collapse
 from encodercheck.methods.inversion import invert_large
 from encodercheck.methods.shrink import shrink
 
@@ -21,5 +20,5 @@ def check_large(
         limit=null("gain").decides,
         progress=progress,
     )
-    if not compare_collapse(collapse.under(encoder, found.trigger, clean_split)):
+    if not compare_collapse(encoder, found):
         artifacts.witness(shrink(encoder, found.trigger, clean_split))

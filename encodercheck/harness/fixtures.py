@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, SupportsFloat
 
 import pytest
 
+from encodercheck.errors import CheckInconclusive
 from encodercheck.harness import exhibiting
 from encodercheck.harness.artifacts import Artifacts
 from encodercheck.harness.identity import base_id
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from encodercheck.encoder import Encoder
     from encodercheck.images.split import CleanSplit
     from encodercheck.methods.battery import Hit
-    from encodercheck.methods.collapse import Collapse
     from encodercheck.methods.dede import Dede
     from encodercheck.methods.inversion import Inversion
     from encodercheck.profiles import Profile
@@ -47,8 +48,8 @@ class Compare(Protocol):
 class CompareCollapse(Protocol):
     """What the fixture ``compare_collapse`` is: compare the gains of a trigger."""
 
-    def __call__(self, found: Collapse) -> bool:
-        """Record cosines, gains and p-value; return whether they are usual for a clean encoder."""
+    def __call__(self, encoder: Encoder, found: Trigger | Inversion) -> bool:
+        """Record cosines, gains and p-values; return whether they are usual for a clean encoder."""
 
 
 def _scan(request: pytest.FixtureRequest) -> Scan:
@@ -168,16 +169,55 @@ def compare(request: pytest.FixtureRequest, null: FindNull, measure: Measure) ->
 
 
 @pytest.fixture
-def compare_collapse(measure: Measure, compare: Compare) -> CompareCollapse:
-    """Measure what a trigger does against clean encoders: False where it is unusual for those."""
+def compare_collapse(
+    request: pytest.FixtureRequest, clean_split: CleanSplit, measure: Measure, compare: Compare
+) -> CompareCollapse:
+    """Measure how alike a trigger makes held-out images: False where that is unusual.
 
-    def against_clean(found: Collapse) -> bool:
-        measure("stamped_cosine", found.cosine)
-        measure("unstamped_cosine", found.base)
-        measure("whitened_gain", found.whitened_gain)
-        return compare("gain", found.gain)
+    Given what a search found, its best trigger is measured, and beside it the evidence of
+    :mod:`encodercheck.methods.evidence`.
+    """
+    from encodercheck.methods import collapse, evidence
+    from encodercheck.methods.inversion import Inversion
+
+    scan = _scan(request)
+
+    def against_clean(encoder: Encoder, found: Trigger | Inversion) -> bool:
+        search = found if isinstance(found, Inversion) else None
+        trigger = found.trigger if isinstance(found, Inversion) else found
+        under = collapse.under(encoder, trigger, clean_split)
+        measure("stamped_cosine", under.cosine)
+        measure("unstamped_cosine", under.base)
+        if search is not None:
+            mean, most = evidence.same_size(encoder, clean_split, trigger, seed=scan.state.seed)
+            measure("elsewhere", evidence.elsewhere(search))
+            measure("middle", evidence.middle(search))
+            measure("random_mean", mean)
+            measure("random_max", most)
+        judged = [
+            partial(compare, "gain", under.gain),
+            partial(compare, "whitened_gain", under.whitened_gain),
+        ]
+        return _all(judged)
 
     return against_clean
+
+
+def _all(comparisons: Sequence[Callable[[], bool]]) -> bool:
+    """Make every comparison, also after one that is inconclusive; return whether all are usual.
+
+    Raises:
+        CheckInconclusive: none failed, and one could not decide.
+    """
+    within, doubt = True, None
+    for comparison in comparisons:
+        try:
+            within &= comparison()
+        except CheckInconclusive as error:
+            doubt = doubt or error
+    if within and doubt is not None:
+        raise doubt
+    return within
 
 
 @pytest.fixture

@@ -1,0 +1,202 @@
+"""The reference bank: what the checks measure on clean encoders of many kinds, and predictions.
+
+The bank ships as numbers: for each clean encoder its traits and the values of the searches, made
+by ``python -m benchmarks.bank``. For an encoder under test it predicts, from the encoder's traits,
+what a clean one would measure, whatever its architecture; see
+:mod:`encodercheck.methods.prediction`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encodercheck.bounded import read_json
+from encodercheck.cache import atomic_write_text
+from encodercheck.errors import ConfigError
+from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null
+from encodercheck.methods.prediction import Floats, Ridge, features, left_out
+from encodercheck.weights.header import located, os_reason, quoted
+
+SCHEMA = "encodercheck.bank/1"
+SHIPPED = Path(__file__).with_name("bank.json")
+MOST_BYTES = 1_000_000
+MOST_PARSING = 100_000_000
+
+
+@dataclass(frozen=True)
+class BankEncoder:
+    """One clean encoder: what kind it is of, its traits and its values, as "EC202.gain"."""
+
+    family: str
+    method: str
+    source: str
+    traits: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Clean encoders; ``traits`` and ``values`` name what each has, ``scales`` those of the values.
+
+    ``penalties`` are the ridge penalties of the values. ``profile`` is what it was measured with.
+    """
+
+    profile: str
+    traits: tuple[str, ...]
+    values: tuple[str, ...]
+    scales: tuple[str, ...]
+    penalties: tuple[float, ...]
+    encoders: tuple[BankEncoder, ...]
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Bank:
+        """Read a file that :meth:`write` wrote.
+
+        Raises:
+            ConfigError: the file is missing, too large, damaged, or no bank.
+        """
+        try:
+            return _bank(read_json(Path(path), MOST_BYTES, parsing=MOST_PARSING))
+        except OSError as error:
+            raise ConfigError(
+                f"{located(path)}: cannot be read ({os_reason(error)}); reinstall encodercheck"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{located(path)}: no usable reference bank ({quoted(error, limit=200)}); "
+                "reinstall encodercheck"
+            ) from error
+
+    @staticmethod
+    def shipped() -> Bank:
+        """Return the bank that comes with the package."""
+        return _shipped()
+
+    def write(self, path: str | Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        facts = {
+            "schema": SCHEMA,
+            "profile": self.profile,
+            "versions": dict(self.versions),
+            "traits": self.traits,
+            "values": self.values,
+            "scales": self.scales,
+            "penalties": self.penalties,
+        }
+        lines = [
+            json.dumps([e.family, e.method, e.source, e.traits, e.values], allow_nan=False)
+            for e in self.encoders
+        ]
+        head = json.dumps(facts, indent=1, allow_nan=False).rstrip("}\n ")
+        atomic_write_text(path, f'{head},\n "encoders": [\n{",\n".join(lines)}\n]}}\n')
+
+    def null(self, key: str, traits: Mapping[str, float]) -> Null:
+        """Return what is expected of a clean encoder with these traits as ``key``, "EC202.gain".
+
+        Its values are those that the bank's encoders would have if each were of this kind: what is
+        predicted, and the error of the prediction for each when its family is left out. Without
+        such a value, or a trait, the null is empty.
+        """
+        scale = SCALES["gain"]
+        if key not in self.values or not set(self.traits) <= traits.keys():
+            return Null((), "gain", f"nothing measured as {key}", own=False)
+        column = self.values.index(key)
+        scale = SCALES[self.scales[column]]
+        centre = float(self._fit(column)(features(traits, self.traits)))
+        values = tuple(scale.back(centre + error) for error in self.errors(column))
+        families = len({encoder.family for encoder in self.encoders})
+        source = (
+            f"what {len(values)} clean encoders of {families} families predict for one that "
+            "embeds clean images like this"
+        )
+        return Null(values, self.scales[column], source, predicted=True)
+
+    def errors(self, column: int) -> list[float]:
+        """Return how far each encoder is from its prediction without its family, on the scale."""
+        known: list[float] = _errors(self, column).tolist()
+        return known
+
+    @property
+    def inputs(self) -> Floats:
+        """All encoders' traits as features (N, P)."""
+        return np.array(
+            [features(dict(zip(self.traits, e.traits, strict=True)), self.traits) for e in self.encoders]
+        )
+
+    def outputs(self, column: int) -> Floats:
+        """Return all encoders' values (N,) of one kind, on its scale."""
+        forward = SCALES[self.scales[column]].forward
+        return np.array([forward(encoder.values[column]) for encoder in self.encoders])
+
+    def _fit(self, column: int) -> Ridge:
+        return Ridge.fit(self.inputs, self.outputs(column), self.penalties[column])
+
+    def __hash__(self) -> int:
+        """Tell banks apart by identity: they are large, and never changed."""
+        return id(self)
+
+
+@cache
+def _shipped() -> Bank:
+    return Bank.read(SHIPPED)
+
+
+@cache
+def _errors(bank: Bank, column: int) -> Floats:
+    groups = [encoder.family for encoder in bank.encoders]
+    return left_out(bank.inputs, bank.outputs(column), groups, bank.penalties[column])
+
+
+def _bank(content: Any) -> Bank:
+    """Check everything that a file says; raise ValueError with the first fault."""
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise ValueError(f"its schema is not {SCHEMA}")
+    traits, values = _names(content["traits"]), _names(content["values"])
+    scales = _names(content["scales"])
+    penalties = _numbers(content["penalties"], len(values))
+    if len(scales) != len(values) or not set(scales) <= SCALES.keys():
+        raise ValueError("scales are not those of the values")
+    encoders = []
+    for family, method, source, own_traits, own_values in content["encoders"]:
+        kind = _names([family, method, source])
+        numbers = _numbers(own_traits, len(traits)), _numbers(own_values, len(values))
+        encoders.append(BankEncoder(*kind, *numbers))
+    if len(encoders) < LEAST_ENCODERS:
+        raise ValueError(f"it has {len(encoders)} encoders")
+    return Bank(
+        profile=_names([content["profile"]])[0],
+        traits=traits,
+        values=values,
+        scales=scales,
+        penalties=penalties,
+        encoders=tuple(encoders),
+        versions={str(k): str(v) for k, v in content["versions"].items()},
+    )
+
+
+def _names(texts: Sequence[Any]) -> tuple[str, ...]:
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
+        raise ValueError("a name is no printable text")
+    return tuple(texts)
+
+
+def _numbers(numbers: Sequence[Any], count: int) -> tuple[float, ...]:
+    if len(numbers) != count:
+        raise ValueError(f"{len(numbers)} numbers where {count} belong")
+    found = tuple(float(number) for number in numbers)
+    if not all(map(math.isfinite, found)):
+        raise ValueError("a number is not finite")
+    return found
