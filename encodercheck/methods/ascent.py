@@ -49,6 +49,7 @@ def ascend(
     batch: int,
     generator: torch.Generator,
     objective: Objective = alike,
+    about: Callable[[Tensor], Objective] | None = None,
     watch: Watch = lambda step, scores: False,
 ) -> int:
     """Move a family's restarts uphill by projected Adam; return the number of steps taken.
@@ -60,8 +61,9 @@ def ascend(
     adam = Adam(family.parameters)
     step = 0
     for step, drawn in zip(range(1, steps + 1), batches(images, batch, generator), strict=False):
+        score = about(drawn) if about else objective
         scores, gradients = encoder.halving(
-            partial(scores_and_gradients, encoder, drawn, family, objective)
+            partial(scores_and_gradients, encoder, drawn, family, score)
         )
         if watch(step, scores):
             break

@@ -1,0 +1,237 @@
+"""Recognition: the small trigger under which an image's embedding tells least of that image.
+
+Searches for alike embeddings miss an attack that keeps stamped embeddings as spread as clean ones:
+DRUPE (Tao et al., *Distribution Preserving Backdoor Attack in Self-supervised Learning*, IEEE S&P
+2024) sends every stamped image to one of several places, far apart. What no backdoor can keep is
+the link between an image and its embedding: it goes where the attacker wants and not where the
+image belongs.
+
+That a stamped image is no longer nearest to its own clean embedding, the accuracy that InfoNCE
+counts (van den Oord et al., 2018, https://arxiv.org/abs/1807.03748), tells nothing: an adversarial
+patch does that to clean encoders too. It moves all embeddings by much the same step, so that their
+differences still tell the images apart; a backdoor erases these. Hence *forgetting*: 1 less the
+part of the embeddings' variation that is still the images' own when the step is taken off.
+
+All embeddings are (..., N, D). Spaces and scores are in double precision on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from encodercheck.encoder import Encoder
+from encodercheck.errors import CheckInconclusive
+from encodercheck.images.split import CleanSplit
+from encodercheck.methods import battery, collapse
+from encodercheck.methods.ascent import Objective, ascend
+from encodercheck.methods.battery import Hit
+from encodercheck.methods.families import boxes
+from encodercheck.methods.inversion import BUDGET, best_places
+from encodercheck.methods.stopping import Stopping
+from encodercheck.profiles import Profile
+from encodercheck.progress import Progress, silent
+from encodercheck.trigger import Trigger
+
+# Directions of a twentieth of the largest variance count half: those of few images are noise.
+SHRINKAGE = 0.05
+# Below this part of the largest magnitude, differences are rounding errors of 32 bits.
+LEAST_SPREAD = 1e-5
+# Twice the images of the other searches' steps: a covariance takes more than a mean does.
+BATCHES = 2
+# The best restarts by their last batches are put in order on this many search images.
+FINALISTS = 4
+RANKING_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where embeddings are compared: clean ones are white in it, and every one has length 1.
+
+    ``magnitude`` is what embeddings are divided by, ``centre`` (D,) the clean mean that is taken
+    off then, ``axes`` (D, K) what whitens. A constant added to all embeddings, a factor, and a
+    rotation make no difference; nor does a component that dominates all others.
+    """
+
+    magnitude: Tensor
+    centre: Tensor
+    axes: Tensor
+
+    @classmethod
+    def of(cls, embeddings: Tensor) -> Space:
+        """Return the space in which these embeddings (N, D) of clean images are white.
+
+        Raises:
+            CheckInconclusive: they are not finite, or all one.
+        """
+        exact = collapse.require_finite(embeddings).detach().cpu().double()
+        magnitude = exact.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+        exact = exact / magnitude
+        centre = exact.mean(0)
+        _, lengths, axes = torch.linalg.svd(exact - centre, full_matrices=False)
+        variances = lengths.square() / len(exact)
+        if not float(variances[0]) > LEAST_SPREAD**2:
+            raise CheckInconclusive("the images' embeddings are all one (EC101 says more)")
+        kept = variances > 1e-8 * variances[0]
+        scales = (variances[kept] + SHRINKAGE * variances[0]).sqrt()
+        return cls(magnitude, centre, axes[kept].T / scales)
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """Return embeddings (..., N, D) as unit vectors (..., N, K); gradients flow through."""
+        exact = embeddings.cpu().double() / self.magnitude
+        return functional.normalize((exact - self.centre) @ self.axes, dim=-1)
+
+
+def remembered(stamped: Tensor, clean: Tensor) -> Tensor:
+    """Return which part of the variation of ``clean`` (..., N, K) ``stamped`` ones share, (...).
+
+    It is the trace of their covariance over that of ``clean``'s own, each with its mean taken off:
+    1 for the same embeddings, moved by a step or not, 0 for others that have nothing to do with the
+    images, be they all one or as spread as clean ones. Hardly ever above 1 or below 0.
+    """
+    if clean.shape[-2] < 2:
+        raise ValueError("what is remembered of images takes at least two of them")
+    own = clean - clean.mean(-2, keepdim=True)
+    least = torch.finfo(clean.dtype).tiny
+    return (stamped * own).sum((-2, -1)) / own.square().sum((-2, -1)).clamp_min(least)
+
+
+def recognised(stamped: Tensor, clean: Tensor) -> float:
+    """Return the part of ``stamped`` (N, K) that are nearest to their own of ``clean`` (N, K)."""
+    nearest = (stamped @ clean.T).argmax(1)
+    return float((nearest == torch.arange(len(nearest), device=nearest.device)).double().mean())
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What a trigger leaves of images' embeddings.
+
+    ``forgotten`` is 1 less what is :func:`remembered`, at most 1; ``recognised`` the part of the
+    images that stay nearest to their own clean embeddings, in [0, 1].
+    """
+
+    forgotten: float
+    recognised: float
+
+
+def recognition(encoder: Encoder, trigger: Trigger, split: CleanSplit) -> Recognition:
+    """Measure on the held-out images what ``trigger`` leaves; the search images are the yardstick.
+
+    Raises:
+        CheckInconclusive: embeddings are not finite, or those of clean images are all one.
+    """
+    space = Space.of(encoder(split.search))
+    clean = space(collapse.finite_embeddings(encoder, split.held_out))
+    stamped = space(collapse.finite_embeddings(encoder, trigger.stamp(split.held_out)))
+    left = float(remembered(stamped, clean))
+    return Recognition(forgotten=min(1 - left, 1.0), recognised=recognised(stamped, clean))
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """What a search found; ``scores`` are what the best ``candidates`` make the encoder forget.
+
+    Best first, on some of the search images. ``trace`` holds the best score of every step, and
+    ``ended`` is "found" or "exhausted".
+    """
+
+    candidates: tuple[Trigger, ...]
+    scores: tuple[float, ...]
+    trace: tuple[float, ...]
+    ended: str
+
+    @property
+    def trigger(self) -> Trigger:
+        """The candidate under which most is forgotten."""
+        return self.candidates[0]
+
+
+def forget(
+    encoder: Encoder,
+    images: Tensor,
+    *,
+    profile: Profile,
+    seed: int = 0,
+    limit: float | None = None,
+    progress: Progress = silent,
+) -> Forgetting:
+    """Search the rectangle on 3 % of the image that makes the encoder forget most of an image.
+
+    ``images`` are (N, 3, H, W) in [0, 1]. Half of the restarts begin at the battery's patches under
+    which most is forgotten: these are not those that make embeddings most alike. With a ``limit``
+    the search ends as soon as what is forgotten lies far beyond it; it never gives up.
+
+    Raises:
+        CheckInconclusive: the images' embeddings are not finite, or all one, or the encoder is a
+            black box.
+    """
+    collapse.require_gradients(encoder)
+    encoder = encoder.folded()
+    images = images.to(encoder.device)
+    space = Space.of(encoder(images))
+    batch, count = BATCHES * profile.batch, max(2, profile.restarts * 2 // 3)
+    generator = torch.Generator().manual_seed(seed)
+    hits = sift(encoder, space, images[:batch], seed=seed)
+    family = boxes(
+        best_places(hits, count // 2),
+        count,
+        encoder.image_size,
+        budget=BUDGET,
+        generator=generator,
+        device=encoder.device,
+    )
+    stopping = Stopping(profile.steps, limit=limit, looks={}, progress=progress)
+    ascend(
+        encoder,
+        images,
+        family,
+        steps=profile.steps,
+        batch=batch,
+        generator=generator,
+        about=forgotten(encoder, space),
+        watch=stopping,
+    )
+    best = stopping.lately.topk(min(FINALISTS, count)).indices.tolist()
+    finalists = [family.triggers()[i] for i in best]
+    candidates, scores = _ranked(encoder, space, finalists, images[:RANKING_IMAGES])
+    return Forgetting(candidates, scores, tuple(stopping.trace), stopping.ended)
+
+
+def forgotten(encoder: Encoder, space: Space) -> Callable[[Tensor], Objective]:
+    """Return what makes, of images (N, 3, H, W), the score of how much of them is forgotten."""
+
+    def about(images: Tensor) -> Objective:
+        clean = space(encoder(images))
+
+        def score(embeddings: Tensor, which: slice) -> Tensor:
+            return 1 - remembered(space(embeddings), clean)
+
+        return score
+
+    return about
+
+
+def sift(encoder: Encoder, space: Space, images: Tensor, *, seed: int) -> list[Hit]:
+    """Return the battery's patches, those first under which most of ``images`` is forgotten.
+
+    A hit's ``cosine`` is here what the patch makes the encoder forget.
+    """
+    found = [t for t in battery.triggers(encoder.image_size, seed=seed) if not t.additive]
+    candidates, scores = _ranked(encoder, space, found, images)
+    return [Hit(*pair) for pair in zip(candidates, scores, strict=True)]
+
+
+def _ranked(
+    encoder: Encoder, space: Space, triggers: list[Trigger], images: Tensor
+) -> tuple[tuple[Trigger, ...], tuple[float, ...]]:
+    """Return the triggers by what they make the encoder forget of ``images``, most first."""
+    clean = space(encoder(images))
+    scores = [
+        1 - float(remembered(space(encoder(trigger.stamp(images))), clean)) for trigger in triggers
+    ]
+    order = sorted(range(len(triggers)), key=lambda i: -scores[i])
+    return tuple(triggers[i] for i in order), tuple(scores[i] for i in order)
