@@ -218,7 +218,7 @@ def forgotten(encoder: Encoder, space: Space) -> Callable[[Tensor], Objective]:
 def sift(encoder: Encoder, space: Space, images: Tensor, *, seed: int) -> list[Hit]:
     """Return the battery's patches, those first under which most of ``images`` is forgotten.
 
-    A hit's ``cosine`` is here what the patch makes the encoder forget.
+    A hit's ``score`` is here what the patch makes the encoder forget.
     """
     found = [t for t in battery.triggers(encoder.image_size, seed=seed) if not t.additive]
     candidates, scores = _ranked(encoder, space, found, images)
