@@ -262,6 +262,7 @@ class Encoder:
             "path": self.provenance.path,
             "sha256": self.provenance.sha256,
             "architecture": self.provenance.architecture,
+            "structure": self.structure,
             "provenance": self.provenance.found_by,
             "notes": list(self.provenance.notes),
             "text_tower": tower.describe() if tower is not None else None,

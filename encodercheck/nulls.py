@@ -52,6 +52,7 @@ NEIGHBOURS = 6
 # Of fewer encoders the nearest are not near.
 LEAST_TO_CHOOSE_FROM = 2 * NEIGHBOURS
 SHA256 = re.compile("[0-9a-f]{64}")
+STRUCTURE = re.compile("[0-9a-f]{16}")
 MAKE_ANOTHER = "make it again with `encodercheck calibrate`"
 
 
@@ -60,6 +61,7 @@ class CleanEncoder:
     """What the checks measured on one clean encoder: ``values`` by ``ID.name``, as "EC202.gain".
 
     ``profile`` and ``images`` say how: a file has them once for all of its encoders.
+    ``structure`` is :attr:`Encoder.structure`, None where it is not known.
     """
 
     architecture: str
@@ -69,6 +71,7 @@ class CleanEncoder:
     values: Mapping[str, float]
     profile: str = "standard"
     images: str = "procedural"
+    structure: str | None = None
 
     @classmethod
     def of(cls, report: Report, *, name: str | None = None) -> CleanEncoder:
@@ -93,17 +96,26 @@ class CleanEncoder:
             values=values,
             profile=report.profile,
             images=report.images["source"],
+            structure=model.get("structure"),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the encoder as the file has it."""
+        known = {} if self.structure is None else {"structure": self.structure}
         return {
             "architecture": self.architecture,
             "image_size": self.image_size,
+            **known,
             "name": self.name,
             "sha256": self.sha256,
             "values": dict(sorted(self.values.items())),
         }
+
+    def is_built_as(self, architecture: str, image_size: int, structure: str | None) -> bool:
+        """Tell whether it is a network of this structure; where that is not known, by its name."""
+        if self.structure is not None and structure is not None:
+            return self.structure == structure
+        return (self.architecture, self.image_size) == (architecture, image_size)
 
 
 @dataclass(frozen=True)
@@ -177,6 +189,7 @@ class Nulls:
         scale: str,
         architecture: str,
         image_size: int,
+        structure: str | None = None,
         profile: str | None = None,
         images: str | None = None,
         traits: Traits | None = None,
@@ -184,8 +197,10 @@ class Nulls:
         """Return the values under ``key``, as "EC202.gain", to judge an encoder by.
 
         They are those of its own architecture and image size where there are enough, else those of
-        all encoders, else none; in either case only those measured with ``profile`` and on
-        ``images`` where there are enough of them. Where others had to do, the source says so.
+        all encoders, else none. What is of one architecture the ``structure`` says, whatever its
+        name, see :mod:`~encodercheck.structure`; where that is not known, the name. In either case
+        only those count that were measured with ``profile`` and on ``images``, where there are
+        enough of them. Where others had to do, the source says so.
         ``traits`` returns what the encoder under test has under the names in ``TRAITS``: of many
         encoders of its own architecture only those count that are most like it, see
         :func:`_most_alike`.
@@ -196,14 +211,14 @@ class Nulls:
         if scale not in SCALES:
             raise ValueError(f"scale {scale!r}: choose one of {', '.join(SCALES)}")
         known = [encoder for encoder in self.encoders if key in encoder.values]
-        same = [e for e in known if (e.architecture, e.image_size) == (architecture, image_size)]
+        same = [e for e in known if e.is_built_as(architecture, image_size, structure)]
         own = len(same) >= LEAST_ENCODERS
         chosen = same if own else known
         if len(chosen) < LEAST_ENCODERS:
             return Null((), scale, f"{len(chosen)} with {key}", own=False)
         alike = [e for e in chosen if e.profile == profile and e.images == images]
         chosen = alike if len(alike) >= LEAST_ENCODERS else chosen
-        of = architecture if own else _others(chosen, architecture)
+        of = _own(chosen, architecture) if own else _others(chosen, architecture, image_size)
         among = f"{len(chosen)} clean encoders of {of}{_unlike(chosen, profile, images)}"
         # Both traits depend on the images, and one on their number.
         if (
@@ -262,11 +277,20 @@ def _worse(measurement: Measurement, known: float) -> float:
     return min(measurement.value, known) if at_least else max(measurement.value, known)
 
 
-def _others(encoders: Sequence[CleanEncoder], architecture: str) -> str:
+def _own(encoders: Sequence[CleanEncoder], architecture: str) -> str:
+    """Say of what architecture the encoders are, which are built as the one under test."""
+    names = sorted({encoder.architecture for encoder in encoders})
+    if names == [architecture]:
+        return architecture
+    return f"the same structure ({', '.join(names)})"
+
+
+def _others(encoders: Sequence[CleanEncoder], architecture: str, image_size: int) -> str:
     """Say of what architectures the encoders are, where one's own are too few."""
     others = {encoder.architecture for encoder in encoders} - {architecture}
     if not others:
-        return f"{architecture}, of other image sizes"
+        same_size = {encoder.image_size for encoder in encoders} == {image_size}
+        return f"{architecture}, {'built otherwise' if same_size else 'of other image sizes'}"
     return f"{len(others)} other architecture{'s' if len(others) > 1 else ''}"
 
 
@@ -301,12 +325,15 @@ def _nulls(content: Any) -> Nulls:
 
 
 def _encoder(entry: Any, place: str) -> CleanEncoder:
-    _keys(entry, ("architecture", "image_size", "name", "sha256", "values"), place)
+    needed = ("architecture", "image_size", "name", "sha256", "values")
+    _keys(entry, needed, place, optional=("structure",))
     size, values = entry["image_size"], entry["values"]
     if type(size) is not int or not 1 <= size <= 2**16:
         raise ValueError(f"{place}: image_size is no size in pixels")
     if not SHA256.fullmatch(_text(entry, "sha256")):
         raise ValueError(f"{place}: sha256 is not 64 hexadecimal digits")
+    if "structure" in entry and not STRUCTURE.fullmatch(_text(entry, "structure")):
+        raise ValueError(f"{place}: structure is not 16 hexadecimal digits")
     if not isinstance(values, dict):
         raise ValueError(f"{place}: values is no object")
     return CleanEncoder(
@@ -315,11 +342,12 @@ def _encoder(entry: Any, place: str) -> CleanEncoder:
         name=_text(entry, "name"),
         sha256=entry["sha256"],
         values={key: _number(value, f"{place}: {key}") for key, value in values.items()},
+        structure=entry.get("structure"),
     )
 
 
-def _keys(value: Any, names: Iterable[str], place: str) -> None:
-    if not isinstance(value, dict) or set(value) != set(names):
+def _keys(value: Any, names: Iterable[str], place: str, optional: Iterable[str] = ()) -> None:
+    if not isinstance(value, dict) or set(value) - set(optional) != set(names):
         raise ValueError(f"{place} must be an object of {', '.join(names)}")
 
 

@@ -6,9 +6,11 @@ import math
 import models
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
+from encodercheck import scanning
 from encodercheck.encoder import Encoder, Preprocessing
 from encodercheck.structure import fingerprint
 from encodercheck.weights.build import sources
@@ -238,6 +240,24 @@ def test_an_encoder_knows_its_own():
     encoder = Encoder(ResNet(models.SPEC), preprocessing=Preprocessing(image_size=32))
     assert encoder.structure == of(Written())
     assert encoder.lend().structure == encoder.structure
+
+
+def test_a_scan_compares_with_the_same_network_by_another_name(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from test_structure import Written\n\n\n"
+        "def build():\n    return Written(widths=(16, 32, 64, 128))\n\n\n"
+        "def other():\n    return Written(widths=(16, 32, 64, 128), stride=1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file(Written(widths=(16, 32, 64, 128)).state_dict(), file)
+    found = {}
+    for name in ("build", "other"):
+        state = scanning.prepare(file, arch=f"mine:{name}", image_size=32, profile="quick")
+        found[name] = state.null("EC202.gain", scale="gain")
+    assert found["build"].own
+    assert "of the same structure (resnet(basic, width 16" in found["build"].source
+    assert not found["other"].own
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "efficientnet_b0"])
