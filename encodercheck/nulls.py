@@ -21,6 +21,7 @@ from encodercheck.bounded import read_json
 from encodercheck.cache import atomic_write_text
 from encodercheck.errors import ConfigError
 from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null
+from encodercheck.sketch import NUMBERS, Sketch, is_copy
 from encodercheck.weights.header import (
     located,
     os_reason,
@@ -36,7 +37,7 @@ Traits = Callable[[], Mapping[str, float]]
 SCHEMA = "encodercheck.null/1"
 SHIPPED = Path(__file__).with_name("nulls.json")
 
-# A thousand encoders take half a megabyte.
+# A thousand encoders take a megabyte and a half.
 MOST_BYTES = 10_000_000
 # What parsing that may take in memory; see check_structure.
 MOST_PARSING = 200_000_000
@@ -61,7 +62,8 @@ class CleanEncoder:
     """What the checks measured on one clean encoder: ``values`` by ``ID.name``, as "EC202.gain".
 
     ``profile`` and ``images`` say how: a file has them once for all of its encoders.
-    ``structure`` is :attr:`Encoder.structure`, None where it is not known.
+    ``structure`` is :attr:`Encoder.structure`, and ``sketch`` that of its weights, see
+    :mod:`~encodercheck.sketch`; None where they are not known.
     """
 
     architecture: str
@@ -72,9 +74,12 @@ class CleanEncoder:
     profile: str = "standard"
     images: str = "procedural"
     structure: str | None = None
+    sketch: Sketch | None = None
 
     @classmethod
-    def of(cls, report: Report, *, name: str | None = None) -> CleanEncoder:
+    def of(
+        cls, report: Report, *, name: str | None = None, sketch: Sketch | None = None
+    ) -> CleanEncoder:
         """Return what ``report`` measured; what is not finite is left out.
 
         Where a check measures a name several times, or has parameters, the value nearest to the
@@ -97,19 +102,26 @@ class CleanEncoder:
             profile=report.profile,
             images=report.images["source"],
             structure=model.get("structure"),
+            sketch=sketch,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the encoder as the file has it."""
         known = {} if self.structure is None else {"structure": self.structure}
+        sketched = {} if self.sketch is None else {"sketch": list(self.sketch)}
         return {
             "architecture": self.architecture,
             "image_size": self.image_size,
             **known,
             "name": self.name,
             "sha256": self.sha256,
+            **sketched,
             "values": dict(sorted(self.values.items())),
         }
+
+    def is_copy(self, sha256: str, sketch: Sketch | None) -> bool:
+        """Tell whether these are its weights, as a file's hash or a sketch of them has it."""
+        return self.sha256 == sha256 or is_copy(self.sketch, sketch)
 
     def is_built_as(self, architecture: str, image_size: int, structure: str | None) -> bool:
         """Tell whether it is a network of this structure; where that is not known, by its name."""
@@ -181,6 +193,16 @@ class Nulls:
         kept = [encoder for encoder in self.encoders if encoder.sha256 not in theirs]
         facts = self if self.encoders else other
         return replace(facts, encoders=(*kept, *other.encoders))
+
+    def without(self, sha256: str, sketch: Sketch | None) -> tuple[Nulls, tuple[CleanEncoder, ...]]:
+        """Return the others than an encoder with these weights, and what was left out.
+
+        Nobody is a reference for himself.
+        """
+        copies = tuple(e for e in self.encoders if e.is_copy(sha256, sketch))
+        if not copies:
+            return self, ()
+        return replace(self, encoders=tuple(e for e in self.encoders if e not in copies)), copies
 
     def find(
         self,
@@ -326,7 +348,7 @@ def _nulls(content: Any) -> Nulls:
 
 def _encoder(entry: Any, place: str) -> CleanEncoder:
     needed = ("architecture", "image_size", "name", "sha256", "values")
-    _keys(entry, needed, place, optional=("structure",))
+    _keys(entry, needed, place, optional=("structure", "sketch"))
     size, values = entry["image_size"], entry["values"]
     if type(size) is not int or not 1 <= size <= 2**16:
         raise ValueError(f"{place}: image_size is no size in pixels")
@@ -343,7 +365,17 @@ def _encoder(entry: Any, place: str) -> CleanEncoder:
         sha256=entry["sha256"],
         values={key: _number(value, f"{place}: {key}") for key, value in values.items()},
         structure=entry.get("structure"),
+        sketch=_sketch(entry["sketch"], place) if "sketch" in entry else None,
     )
+
+
+def _sketch(value: Any, place: str) -> Sketch:
+    if not isinstance(value, list) or len(value) != NUMBERS:
+        raise ValueError(f"{place}: sketch is no list of {NUMBERS} numbers")
+    numbers = tuple(_number(number, f"{place}: sketch") for number in value)
+    if not any(numbers) or max(map(abs, numbers)) > 1:
+        raise ValueError(f"{place}: sketch holds no numbers of length 1")
+    return numbers
 
 
 def _keys(value: Any, names: Iterable[str], place: str, optional: Iterable[str] = ()) -> None:

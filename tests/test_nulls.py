@@ -333,6 +333,8 @@ def test_of_two_with_the_same_weights_the_new_one_stays():
 def test_a_file_reads_as_it_was_written(tmp_path):
     known = Nulls("standard", "procedural", {"torch": "2.6"}, (clean(), clean("vit(8)", 1, -0.0)))
     known = replace(known, encoders=(*known.encoders, clean(number=2, structure=STRUCTURE)))
+    sketched = clean(number=3, structure=STRUCTURE, sketch=(0.125,) * 63 + (-0.125,))
+    known = replace(known, encoders=(*known.encoders, sketched))
     known.write(tmp_path / "null.json")
     assert Nulls.read(tmp_path / "null.json") == known
     with pytest.raises(ConfigError, match="one profile"):
@@ -401,6 +403,10 @@ HOSTILE = {
     "no architecture": (entry(architecture=None), "architecture is no printable text"),
     "a short structure": (entry(structure="abc"), "structure is not 16 hexadecimal"),
     "no structure": (entry(structure=None), "structure is no printable text"),
+    "a short sketch": (entry(sketch=[0.1]), "sketch is no list of 64 numbers"),
+    "a sketch of nothing": (entry(sketch=[0.0] * 64), "sketch holds no numbers of length 1"),
+    "a sketch that is too long": (entry(sketch=[2.0] * 64), "sketch holds no numbers of length 1"),
+    "a sketch of text": (entry(sketch=["0.1"] * 64), "sketch is no finite number"),
     "more of an encoder": (entry(extra=1), "encoder 0 must be an object of"),
     "values in a list": (entry(values=[0.1]), "values is no object"),
     "text": (entry(values={"EC202.gain": "0.1"}), "EC202.gain is no finite number"),
