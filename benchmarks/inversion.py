@@ -3,6 +3,7 @@
     python -m benchmarks.zoo --jobs 2                 # builds the encoders, see there
     python -m benchmarks.inversion nulls              # clean encoders of even seeds: nulls.json
     python -m benchmarks.inversion nulls -k drift     # and what depends on where searches stop
+    python -m benchmarks.inversion structures         # what each of its architectures computes
     python -m benchmarks.inversion scans              # the suite on every encoder
     python -m benchmarks.inversion triggers           # what the attackers' own triggers gain
     python -m benchmarks.inversion reference          # the published loop on those reported on
@@ -32,6 +33,7 @@ import torch
 from benchmarks import alternatives, early_stopping, kinds, reference, zoo
 from benchmarks.rows import Rows
 from encodercheck import fixtures, load, scanning
+from encodercheck.fixtures import network
 from encodercheck.harness.state import ScanState
 from encodercheck.images import procedural
 from encodercheck.methods import collapse
@@ -58,7 +60,7 @@ REFERENCE_IMAGES = 1000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["nulls", *KINDS, "table"])
+    parser.add_argument("action", choices=["nulls", "structures", *KINDS, "table"])
     parser.add_argument("--part", default="1/1")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(zoo.SEEDS))
     parser.add_argument("-k", dest="keyword", help="for nulls: only the checks that match")
@@ -75,6 +77,9 @@ def main() -> None:
         return
     if options.action == "nulls":
         make_nulls(index - 1, count, options.keyword, options.named)
+        return
+    if options.action == "structures":
+        fill_in_structures()
         return
     chosen = (member for member in zoo.members() if member.seed in options.seeds)
     if options.action in ("reference", "triggers"):
@@ -115,6 +120,21 @@ def make_nulls(index: int, count: int, keyword: str | None, named: str = "") -> 
             encoders = tuple(before.values())
             replace(known, encoders=encoders, versions=scanning.versions()).write(SHIPPED)
         print(name, encoder.values, flush=True)
+
+
+def fill_in_structures() -> None:
+    """Write into the null the structures of its architectures, which untrained networks have too.
+
+    They change when ``encodercheck.structure`` does, or PyTorch's operations.
+    """
+    found = {}
+    for pretraining in zoo.PRETRAINING.values():
+        untrained = network.new_network(pretraining.network)
+        name = str(network.architecture(pretraining.network))
+        found[name] = network.as_encoder(untrained, "cpu").structure
+    known = Nulls.read(SHIPPED)
+    encoders = tuple(replace(e, structure=found[e.architecture]) for e in known.encoders)
+    replace(known, encoders=encoders).write(SHIPPED)
 
 
 def run(path: Path, seed: int, *, calibrating: bool = False, keyword: str | None = None) -> Report:

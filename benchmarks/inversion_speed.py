@@ -85,7 +85,11 @@ def compare(member: zoo.Member, limit_seconds: float) -> dict[str, Any]:
     images = procedural.images(PROFILE.search + PROFILE.held_out, size=size, seed=member.seed)
     search, held_out = images[: PROFILE.search], images[PROFILE.search :]
     null = Nulls.shipped().find(
-        KEY, scale="gain", architecture=encoder.provenance.architecture, image_size=size
+        KEY,
+        scale="gain",
+        architecture=encoder.provenance.architecture,
+        image_size=size,
+        structure=encoder.structure,
     )
     inversion.invert(encoder, search, profile=PROFILES["quick"], limit=0.5)  # warm up
     with inside() as spent:

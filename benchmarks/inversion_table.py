@@ -129,6 +129,7 @@ def left_out(known: Nulls) -> str:
                 scale="size" if name == "PL1" else "gain",
                 architecture=one.architecture,
                 image_size=one.image_size,
+                structure=one.structure,
                 profile=one.profile,
                 images=one.images,
                 traits=partial(dict, one.values),

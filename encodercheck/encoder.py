@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.utils.checkpoint import checkpoint
 
+from encodercheck import structure
 from encodercheck.errors import ConfigError
 from encodercheck.footprint import pass_bytes
 from encodercheck.preprocessing import Preprocessing
@@ -73,6 +74,8 @@ class Encoder:
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
         self._embedding_dim: int | None = None
+        # A structure may be None, so that it is kept in a tuple.
+        self._structure: tuple[str | None] | None = None
 
     @property
     def image_size(self) -> int:
@@ -86,6 +89,16 @@ class Encoder:
             size = self.image_size
             self._embedding_dim = self(torch.full((1, 3, size, size), 0.5)).shape[1]
         return self._embedding_dim
+
+    @property
+    def structure(self) -> str | None:
+        """What the module computes, whatever its parts are called, as 16 hexadecimal digits.
+
+        None for a black box, and where it cannot be told; see :mod:`~encodercheck.structure`.
+        """
+        if self._structure is None:
+            self._structure = (structure.fingerprint(self.module, self.image_size),)
+        return self._structure[0]
 
     @property
     def parameters(self) -> int:
@@ -249,6 +262,7 @@ class Encoder:
             "path": self.provenance.path,
             "sha256": self.provenance.sha256,
             "architecture": self.provenance.architecture,
+            "structure": self.structure,
             "provenance": self.provenance.found_by,
             "notes": list(self.provenance.notes),
             "text_tower": tower.describe() if tower is not None else None,

@@ -21,6 +21,7 @@ from encodercheck.bounded import read_json
 from encodercheck.cache import atomic_write_text
 from encodercheck.errors import ConfigError
 from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null
+from encodercheck.sketch import NUMBERS, Sketch, is_copy
 from encodercheck.weights.header import (
     located,
     os_reason,
@@ -36,7 +37,7 @@ Traits = Callable[[], Mapping[str, float]]
 SCHEMA = "encodercheck.null/1"
 SHIPPED = Path(__file__).with_name("nulls.json")
 
-# A thousand encoders take half a megabyte.
+# A thousand encoders take a megabyte and a half.
 MOST_BYTES = 10_000_000
 # What parsing that may take in memory; see check_structure.
 MOST_PARSING = 200_000_000
@@ -52,6 +53,7 @@ NEIGHBOURS = 6
 # Of fewer encoders the nearest are not near.
 LEAST_TO_CHOOSE_FROM = 2 * NEIGHBOURS
 SHA256 = re.compile("[0-9a-f]{64}")
+STRUCTURE = re.compile("[0-9a-f]{16}")
 MAKE_ANOTHER = "make it again with `encodercheck calibrate`"
 
 
@@ -60,6 +62,8 @@ class CleanEncoder:
     """What the checks measured on one clean encoder: ``values`` by ``ID.name``, as "EC202.gain".
 
     ``profile`` and ``images`` say how: a file has them once for all of its encoders.
+    ``structure`` is :attr:`Encoder.structure`, and ``sketch`` that of its weights, see
+    :mod:`~encodercheck.sketch`; None where they are not known.
     """
 
     architecture: str
@@ -69,9 +73,13 @@ class CleanEncoder:
     values: Mapping[str, float]
     profile: str = "standard"
     images: str = "procedural"
+    structure: str | None = None
+    sketch: Sketch | None = None
 
     @classmethod
-    def of(cls, report: Report, *, name: str | None = None) -> CleanEncoder:
+    def of(
+        cls, report: Report, *, name: str | None = None, sketch: Sketch | None = None
+    ) -> CleanEncoder:
         """Return what ``report`` measured; what is not finite is left out.
 
         Where a check measures a name several times, or has parameters, the value nearest to the
@@ -93,17 +101,33 @@ class CleanEncoder:
             values=values,
             profile=report.profile,
             images=report.images["source"],
+            structure=model.get("structure"),
+            sketch=sketch,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the encoder as the file has it."""
+        known = {} if self.structure is None else {"structure": self.structure}
+        sketched = {} if self.sketch is None else {"sketch": list(self.sketch)}
         return {
             "architecture": self.architecture,
             "image_size": self.image_size,
+            **known,
             "name": self.name,
             "sha256": self.sha256,
+            **sketched,
             "values": dict(sorted(self.values.items())),
         }
+
+    def is_copy(self, sha256: str, sketch: Sketch | None) -> bool:
+        """Tell whether these are its weights, as a file's hash or a sketch of them has it."""
+        return self.sha256 == sha256 or is_copy(self.sketch, sketch)
+
+    def is_built_as(self, architecture: str, image_size: int, structure: str | None) -> bool:
+        """Tell whether it is a network of this structure; where that is not known, by its name."""
+        if self.structure is not None and structure is not None:
+            return self.structure == structure
+        return (self.architecture, self.image_size) == (architecture, image_size)
 
 
 @dataclass(frozen=True)
@@ -170,6 +194,16 @@ class Nulls:
         facts = self if self.encoders else other
         return replace(facts, encoders=(*kept, *other.encoders))
 
+    def without(self, sha256: str, sketch: Sketch | None) -> tuple[Nulls, tuple[CleanEncoder, ...]]:
+        """Return the others than an encoder with these weights, and what was left out.
+
+        Nobody is a reference for himself.
+        """
+        copies = tuple(e for e in self.encoders if e.is_copy(sha256, sketch))
+        if not copies:
+            return self, ()
+        return replace(self, encoders=tuple(e for e in self.encoders if e not in copies)), copies
+
     def find(
         self,
         key: str,
@@ -177,6 +211,7 @@ class Nulls:
         scale: str,
         architecture: str,
         image_size: int,
+        structure: str | None = None,
         profile: str | None = None,
         images: str | None = None,
         traits: Traits | None = None,
@@ -184,8 +219,10 @@ class Nulls:
         """Return the values under ``key``, as "EC202.gain", to judge an encoder by.
 
         They are those of its own architecture and image size where there are enough, else those of
-        all encoders, else none; in either case only those measured with ``profile`` and on
-        ``images`` where there are enough of them. Where others had to do, the source says so.
+        all encoders, else none. What is of one architecture the ``structure`` says, whatever its
+        name, see :mod:`~encodercheck.structure`; where that is not known, the name. In either case
+        only those count that were measured with ``profile`` and on ``images``, where there are
+        enough of them. Where others had to do, the source says so.
         ``traits`` returns what the encoder under test has under the names in ``TRAITS``: of many
         encoders of its own architecture only those count that are most like it, see
         :func:`_most_alike`.
@@ -196,14 +233,14 @@ class Nulls:
         if scale not in SCALES:
             raise ValueError(f"scale {scale!r}: choose one of {', '.join(SCALES)}")
         known = [encoder for encoder in self.encoders if key in encoder.values]
-        same = [e for e in known if (e.architecture, e.image_size) == (architecture, image_size)]
+        same = [e for e in known if e.is_built_as(architecture, image_size, structure)]
         own = len(same) >= LEAST_ENCODERS
         chosen = same if own else known
         if len(chosen) < LEAST_ENCODERS:
             return Null((), scale, f"{len(chosen)} with {key}", own=False)
         alike = [e for e in chosen if e.profile == profile and e.images == images]
         chosen = alike if len(alike) >= LEAST_ENCODERS else chosen
-        of = architecture if own else _others(chosen, architecture)
+        of = _own(chosen, architecture) if own else _others(chosen, architecture, image_size)
         among = f"{len(chosen)} clean encoders of {of}{_unlike(chosen, profile, images)}"
         # Both traits depend on the images, and one on their number.
         if (
@@ -262,11 +299,20 @@ def _worse(measurement: Measurement, known: float) -> float:
     return min(measurement.value, known) if at_least else max(measurement.value, known)
 
 
-def _others(encoders: Sequence[CleanEncoder], architecture: str) -> str:
+def _own(encoders: Sequence[CleanEncoder], architecture: str) -> str:
+    """Say of what architecture the encoders are, which are built as the one under test."""
+    names = sorted({encoder.architecture for encoder in encoders})
+    if names == [architecture]:
+        return architecture
+    return f"the same structure ({', '.join(names)})"
+
+
+def _others(encoders: Sequence[CleanEncoder], architecture: str, image_size: int) -> str:
     """Say of what architectures the encoders are, where one's own are too few."""
     others = {encoder.architecture for encoder in encoders} - {architecture}
     if not others:
-        return f"{architecture}, of other image sizes"
+        same_size = {encoder.image_size for encoder in encoders} == {image_size}
+        return f"{architecture}, {'built otherwise' if same_size else 'of other image sizes'}"
     return f"{len(others)} other architecture{'s' if len(others) > 1 else ''}"
 
 
@@ -301,12 +347,15 @@ def _nulls(content: Any) -> Nulls:
 
 
 def _encoder(entry: Any, place: str) -> CleanEncoder:
-    _keys(entry, ("architecture", "image_size", "name", "sha256", "values"), place)
+    needed = ("architecture", "image_size", "name", "sha256", "values")
+    _keys(entry, needed, place, optional=("structure", "sketch"))
     size, values = entry["image_size"], entry["values"]
     if type(size) is not int or not 1 <= size <= 2**16:
         raise ValueError(f"{place}: image_size is no size in pixels")
     if not SHA256.fullmatch(_text(entry, "sha256")):
         raise ValueError(f"{place}: sha256 is not 64 hexadecimal digits")
+    if "structure" in entry and not STRUCTURE.fullmatch(_text(entry, "structure")):
+        raise ValueError(f"{place}: structure is not 16 hexadecimal digits")
     if not isinstance(values, dict):
         raise ValueError(f"{place}: values is no object")
     return CleanEncoder(
@@ -315,11 +364,22 @@ def _encoder(entry: Any, place: str) -> CleanEncoder:
         name=_text(entry, "name"),
         sha256=entry["sha256"],
         values={key: _number(value, f"{place}: {key}") for key, value in values.items()},
+        structure=entry.get("structure"),
+        sketch=_sketch(entry["sketch"], place) if "sketch" in entry else None,
     )
 
 
-def _keys(value: Any, names: Iterable[str], place: str) -> None:
-    if not isinstance(value, dict) or set(value) != set(names):
+def _sketch(value: Any, place: str) -> Sketch:
+    if not isinstance(value, list) or len(value) != NUMBERS:
+        raise ValueError(f"{place}: sketch is no list of {NUMBERS} numbers")
+    numbers = tuple(_number(number, f"{place}: sketch") for number in value)
+    if not any(numbers) or max(map(abs, numbers)) > 1:
+        raise ValueError(f"{place}: sketch holds no numbers of length 1")
+    return numbers
+
+
+def _keys(value: Any, names: Iterable[str], place: str, optional: Iterable[str] = ()) -> None:
+    if not isinstance(value, dict) or set(value) - set(optional) != set(names):
         raise ValueError(f"{place} must be an object of {', '.join(names)}")
 
 

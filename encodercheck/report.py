@@ -23,6 +23,7 @@ UNREADABLE = "EC000"
 NOTHING_KNOWN: dict[str, Any] = {
     "sha256": "",
     "architecture": "unknown",
+    "structure": None,
     "provenance": "",
     "notes": [],
     "text_tower": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from encodercheck import blackbox
+from encodercheck import blackbox, sketch
 from encodercheck.config.rules import NO_RULES, Rules
 from encodercheck.encoder import Encoder
 from encodercheck.errors import ConfigError
@@ -26,6 +27,7 @@ from encodercheck.memory import used_with
 from encodercheck.nulls import Nulls
 from encodercheck.profiles import PROFILES
 from encodercheck.report import Report
+from encodercheck.weights.header import quoted
 from encodercheck.weights.metadata import callable_spec
 
 if TYPE_CHECKING:
@@ -58,7 +60,8 @@ def prepare(
     ``model`` is a .safetensors file, a folder, ``fixture:NAME``, or an Encoder, or None for the
     black box that ``arch`` names as ``package.module:callable``; ``images`` a folder, a data set on
     the disk as ``cifar10:DIR`` (see :mod:`~encodercheck.images.datasets`), or None for the embedded
-    generator; ``null`` a file of further clean encoders to compare with;
+    generator; ``null`` a file of further clean encoders to compare with, of which copies of
+    ``model`` itself are left out;
     ``max_memory`` how many bytes the encoder may take at work; ``building`` hears how far the
     generation of a fixture is.
 
@@ -85,6 +88,7 @@ def prepare(
         restore = partial(_weights, read, place) if place is not None else None
     if max_memory is not None:
         encoder.limit_memory(max_memory)
+    encoder, nulls = _without_itself(encoder, nulls)
     effort = PROFILES[profile]
     count = effort.search + effort.held_out
     image_set = source.collect(images, count, size=encoder.image_size, seed=seed)
@@ -101,6 +105,21 @@ def prepare(
         restore=restore,
         nulls=nulls,
     )
+
+
+def _without_itself(encoder: Encoder, nulls: Nulls) -> tuple[Encoder, Nulls]:
+    """Return the clean encoders without copies of ``encoder``, and it with a note that says so."""
+    known = any(clean.sketch is not None for clean in nulls.encoders)
+    own = sketch.of_weights(encoder.module) if known else None
+    others, copies = nulls.without(encoder.provenance.sha256, own)
+    if not copies:
+        return encoder, nulls
+    names = ", ".join(quoted(clean.name, 80) for clean in copies)
+    note = f"left out of the clean encoders to compare with, as copies of this one: {names}"
+    # An encoder that was handed in stays as it is.
+    encoder = copy.copy(encoder)
+    encoder.provenance = replace(encoder.provenance, notes=(*encoder.provenance.notes, note))
+    return encoder, others
 
 
 def open_encoder(

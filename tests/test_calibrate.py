@@ -7,9 +7,10 @@ from pathlib import Path
 import models
 import pytest
 import short_suite
+import torch
 from commands import python, run
 
-from encodercheck import scanning
+from encodercheck import load, scanning
 from encodercheck.cli.options import size
 from encodercheck.encoder import Encoder
 from encodercheck.errors import ConfigError
@@ -67,18 +68,26 @@ def null(folder):
     ended = calibrate(folder, *clean(1), "--out", "null.json", "--append", *QUICK)
     assert ended.returncode == 0, ended
     assert told(ended) == [*clean(1), "null.json: 2 clean encoders"]
+    assert "2 of 3 clean encoders; with fewer, a scan goes by those of all" in words(ended)
     ended = calibrate(folder, *clean(1, 2), "--out", "null.json", "--append", *QUICK)
     assert ended.returncode == 0, ended
     assert told(ended) == [*clean(1, 2), "null.json: 3 clean encoders"]
+    assert "with fewer" not in words(ended)
     return folder / "null.json"
 
 
 def told(ended):
-    return [line.split("  ")[0] for line in ended.stdout.splitlines()]
+    lines = (line.split("  ")[0] for line in ended.stdout.splitlines())
+    return [line for line in lines if line]
 
 
-def scan(folder, check, *arguments):
-    command = ["scan", "clean3.safetensors", "--checks", check, "-k", "ACME001", "--json", "-"]
+def words(ended):
+    """Return what was printed, without the breaks of lines."""
+    return " ".join(ended.stdout.split())
+
+
+def scan(folder, check, *arguments, model="clean3.safetensors"):
+    command = ["scan", model, "--checks", check, "-k", "ACME001", "--json", "-"]
     ended = run(*command, *arguments, cwd=folder)
     findings = json.loads(ended.stdout)["findings"] if ended.stdout else []
     return ended, findings
@@ -126,16 +135,94 @@ def test_without_them_there_is_no_verdict_but_a_way_to_one(folder):
         assert "encodercheck calibrate" in finding["message"]
 
 
-def test_a_doubtful_clean_encoder_is_a_warning(folder):
+def test_an_encoder_that_fails_is_refused_unless_it_is_known_to_be_clean(folder):
     (folder / "check_strict.py").write_text(
         "def check_strict(measure):\n    measure('value', 2, at_most=1)\n"
     )
-    options = ["--profile", "quick", "--checks", "check_strict.py"]
-    ended = calibrate(folder, *clean(0), "--out", "strict.json", *options)
+    options = ["--profile", "quick", "--checks", "check_strict.py", "--out", "strict.json"]
+    ended = calibrate(folder, *clean(0), *options)
+    assert ended.returncode == 2, ended
+    assert ended.stderr == (
+        "encodercheck: clean0.safetensors: failed strict, so that it may not be clean; leave it "
+        "out, or pass --allow-failing if you know that it is; nothing was written\n"
+    )
+    assert not (folder / "strict.json").exists()
+    ended = calibrate(folder, *clean(0), "--allow-failing", *options)
     assert ended.returncode == 0, ended
     assert "clean0.safetensors failed strict: is it clean?" in ended.stdout
     (encoder,) = Nulls.read(folder / "strict.json").encoders
     assert encoder.values["strict.value"] == 2
+
+
+def noisy(folder, name, noise):
+    """Write the first model with noise of this share of its weights; return the file's name."""
+    generator = torch.Generator().manual_seed(7)
+    state = models.state(0)
+    for tensor in state.values():
+        if tensor.is_floating_point():
+            scale = tensor.square().mean().sqrt() * noise
+            tensor += scale * torch.randn(tensor.shape, generator=generator)
+    models.write(folder / name, state)
+    return name
+
+
+def test_copies_are_counted_once(folder):
+    copies = [noisy(folder, "resaved.safetensors", 0), noisy(folder, "noisy.safetensors", 1e-3)]
+    ended = calibrate(folder, *clean(0), *copies, *clean(1), "--out", "once.json", *QUICK)
+    assert ended.returncode == 0, ended
+    assert told(ended) == [*clean(0), *copies, *clean(1), "once.json: 2 clean encoders"]
+    assert ended.stdout.count("a copy of clean0.safetensors: counted once") == 2
+    # The same file by another name is measured anew, a copy of it is not.
+    again = ["resaved.safetensors", "noisy.safetensors"]
+    ended = calibrate(folder, *again, "--out", "once.json", "--append", *QUICK)
+    assert ended.returncode == 0, ended
+    assert told(ended)[-1] == "once.json: 2 clean encoders"
+    assert ended.stdout.count("a copy of") == 1
+
+
+def test_options_of_a_model_are_those_of_a_scan(folder):
+    options = ["--image-size", "40", "--mean", "0.4,0.4,0.4", "--std", "0.3,0.3,0.3"]
+    ended = calibrate(folder, *clean(0), "--out", "sized.json", *options, *QUICK)
+    assert ended.returncode == 0, ended
+    (sized,) = Nulls.read(folder / "sized.json").encoders
+    assert sized.image_size == 40
+    ended = calibrate(folder, *clean(0), "--out", "plain.json", *QUICK)
+    (plain,) = Nulls.read(folder / "plain.json").encoders
+    assert plain.structure != sized.structure
+    ended = calibrate(folder, *clean(0), "--out", "never.json", "--std", "0,1,1", *QUICK)
+    assert ended.returncode == 2, ended
+    assert ended.stderr == "encodercheck: --std: must be positive\n"
+
+
+@pytest.mark.parametrize("noise", [0, 1e-3])
+def test_nobody_is_a_reference_for_himself(folder, null, noise):
+    """Also not a copy with a trace of noise."""
+    model = noisy(folder, f"self{noise}.safetensors", noise)
+    ended, findings = scan(
+        folder, "check_acme.py", "--null", "null.json", "--profile", "quick", model=model
+    )
+    assert ended.returncode == 2, ended
+    assert {finding["outcome"] for finding in findings} == {"inconclusive"}
+    notes = json.loads(ended.stdout)["model"]["notes"]
+    says = "left out of the clean encoders to compare with, as copies of this one: "
+    assert f"{says}clean0.safetensors" in notes
+
+
+def test_what_was_made_of_a_clean_encoder_may_be_compared_with_it(folder, null):
+    model = noisy(folder, "made.safetensors", 0.1)
+    ended, findings = scan(
+        folder, "check_acme.py", "--null", "null.json", "--profile", "quick", model=model
+    )
+    assert {finding["outcome"] for finding in findings} <= {"passed", "failed"}
+    assert not any("left out" in note for note in json.loads(ended.stdout)["model"]["notes"])
+
+
+def test_an_encoder_that_is_handed_in_stays_as_it_is(folder, null):
+    encoder = load(folder / "clean0.safetensors", device="cpu")
+    state = scanning.prepare(encoder, profile="quick", null=null)
+    assert any("left out" in note for note in state.encoder.provenance.notes)
+    assert not any("left out" in note for note in encoder.provenance.notes)
+    assert {e.name for e in state.nulls.encoders}.isdisjoint(clean(0))
 
 
 @pytest.mark.parametrize(

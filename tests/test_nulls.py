@@ -22,6 +22,10 @@ from encodercheck.methods.null import (
 )
 from encodercheck.nulls import MOST_BYTES, NEIGHBOURS, CleanEncoder, Nulls
 from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
+from encodercheck.structure import fingerprint
+from encodercheck.weights.build import sources
+from encodercheck.weights.resnet import ResNet
+from encodercheck.weights.spec import ResNetSpec
 
 GAINS = st.floats(-1, 0.99)
 SIZES = st.floats(1e-4, 1)
@@ -258,6 +262,45 @@ def test_too_few_of_them_and_all_are_asked():
     assert null.source == "3 clean encoders of resnet18, of other image sizes"
 
 
+STRUCTURE, ANOTHER = "0123456789abcdef", "f" * 16
+
+
+def test_a_structure_says_what_is_alike_whatever_its_name():
+    own = [clean("resnet(basic)", i, 0.1 * i, structure=STRUCTURE) for i in range(1, 4)]
+    others = [clean("mine:build", i, 0.9, structure=ANOTHER) for i in range(4, 9)]
+    known = Nulls(encoders=(*own, *others))
+    null = find(known, architecture="mine:build", structure=STRUCTURE)
+    assert null.values == (0.1, 0.2, pytest.approx(0.3))
+    assert null.own
+    assert null.source == "3 clean encoders of the same structure (resnet(basic))"
+    null = find(known, architecture="mine:build", structure="a" * 16)
+    assert not null.own
+    assert len(null.values) == 8
+    null = find(Nulls(encoders=tuple(others)), architecture="mine:build", structure="a" * 16)
+    assert not null.own
+    assert null.source == "5 clean encoders of mine:build, built otherwise"
+
+
+def test_where_a_structure_is_not_known_the_name_counts():
+    named = tuple(clean(number=i) for i in range(3))
+    assert find(Nulls(encoders=named), structure=STRUCTURE).own
+    built = tuple(clean(number=i, structure=STRUCTURE) for i in range(3))
+    assert find(Nulls(encoders=built)).own
+    assert not find(Nulls(encoders=built), image_size=64).own
+
+
+def test_the_shipped_structures_are_those_that_are_built_today():
+    vit, *_ = (e for e in Nulls.shipped().encoders if e.architecture.startswith("timm:"))
+    (source,) = sources(vit.architecture)
+    built = {vit.architecture: fingerprint(source.build(on_meta=False).eval(), 32)}
+    for width, stride in ((16, 2), (24, 1)):
+        widths = (width, 2 * width, 4 * width, 8 * width)
+        facts = {"stem_kernel": 3, "stem_stride": stride, "maxpool": False}
+        spec = ResNetSpec("basic", (1, 1, 1, 1), widths, **facts)
+        built[str(spec)] = fingerprint(ResNet(spec).eval(), 32)
+    assert {e.architecture: e.structure for e in Nulls.shipped().encoders} == built
+
+
 def test_too_few_altogether_is_no_null():
     null = find(Nulls(encoders=(clean(), clean("vit", 1))))
     assert not null.supported
@@ -289,6 +332,9 @@ def test_of_two_with_the_same_weights_the_new_one_stays():
 
 def test_a_file_reads_as_it_was_written(tmp_path):
     known = Nulls("standard", "procedural", {"torch": "2.6"}, (clean(), clean("vit(8)", 1, -0.0)))
+    known = replace(known, encoders=(*known.encoders, clean(number=2, structure=STRUCTURE)))
+    sketched = clean(number=3, structure=STRUCTURE, sketch=(0.125,) * 63 + (-0.125,))
+    known = replace(known, encoders=(*known.encoders, sketched))
     known.write(tmp_path / "null.json")
     assert Nulls.read(tmp_path / "null.json") == known
     with pytest.raises(ConfigError, match="one profile"):
@@ -306,6 +352,7 @@ def measured(*measurements, id="EC202"):
 
 def test_a_report_becomes_an_encoder():
     model = {"path": "m", "sha256": "a" * 64, "architecture": "resnet18", "image_size": 32}
+    model["structure"] = STRUCTURE
     findings = (
         measured(Measurement("gain", 0.3, 0.9, Direction.AT_MOST), Measurement("base", 0.1)),
         measured(Measurement("rank", math.nan, 1, Direction.AT_LEAST), id="EC101"),
@@ -321,7 +368,11 @@ def test_a_report_becomes_an_encoder():
         "a" * 64,
         {"EC202.gain": 0.3, "EC202.base": 0.1, "A.size": 0.1},
         profile="quick",
+        structure=STRUCTURE,
     )
+    # As an earlier version wrote reports.
+    del model["structure"]
+    assert CleanEncoder.of(report).structure is None
 
 
 def entry(**facts):
@@ -350,6 +401,13 @@ HOSTILE = {
     "no pixels": (entry(image_size=0), "image_size"),
     "a short hash": (entry(sha256="abc"), "64 hexadecimal"),
     "no architecture": (entry(architecture=None), "architecture is no printable text"),
+    "a short structure": (entry(structure="abc"), "structure is not 16 hexadecimal"),
+    "no structure": (entry(structure=None), "structure is no printable text"),
+    "a short sketch": (entry(sketch=[0.1]), "sketch is no list of 64 numbers"),
+    "a sketch of nothing": (entry(sketch=[0.0] * 64), "sketch holds no numbers of length 1"),
+    "a sketch that is too long": (entry(sketch=[2.0] * 64), "sketch holds no numbers of length 1"),
+    "a sketch of text": (entry(sketch=["0.1"] * 64), "sketch is no finite number"),
+    "more of an encoder": (entry(extra=1), "encoder 0 must be an object of"),
     "values in a list": (entry(values=[0.1]), "values is no object"),
     "text": (entry(values={"EC202.gain": "0.1"}), "EC202.gain is no finite number"),
     "true": (entry(values={"EC202.gain": True}), "EC202.gain is no finite number"),

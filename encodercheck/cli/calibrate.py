@@ -33,10 +33,20 @@ def command(
     append: Annotated[
         bool, typer.Option("--append", help="Keep the encoders that the file already has.")
     ] = False,
+    allow_failing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-failing",
+            help="Keep encoders that fail a check too: you know that they are clean.",
+        ),
+    ] = False,
     checks: options.Checks = None,
     profile: options.Profile = options.ProfileName.standard,
     images: options.Images = None,
     arch: options.Arch = None,
+    image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     device: options.Device = options.DeviceName.auto,
     seed: options.Seed = 0,
     config: configured.ConfigFile = None,
@@ -46,6 +56,7 @@ def command(
 
     Every check runs on every encoder, and FILE keeps what it measured. Three encoders of an
     architecture are the least that a scan of that architecture can go by; five or more are better.
+    An encoder that fails a check is refused, and copies of one are counted once.
     """
     if str(out) == STDOUT:
         raise ConfigError("--out -: a null is a file; name one")
@@ -54,22 +65,29 @@ def command(
     for model in models:
         refuse_early(model, arch)
     with console() as screen:
-        measured = [
-            _measure(
+        measured: list[CleanEncoder] = []
+        for model in models:
+            encoder = _measure(
                 screen,
                 model,
+                measured,
+                known,
+                allow_failing=allow_failing,
                 checks=checks or [],
                 profile=profile.value,
                 images=images,
                 arch=arch,
+                image_size=image_size,
+                mean=mean,
+                std=std,
                 device=device.value,
                 seed=seed,
             )
-            for model in models
-        ]
+            measured += [] if encoder is None else [encoder]
         nulls = _together(known, measured)
         nulls.write(out)
         screen.print(f"{out}: {_counted(len(nulls.encoders), 'clean encoder')}")
+        _say_what_is_missing(screen, nulls)
 
 
 def _known(out: Path, profile: str, images: str | None) -> Nulls | None:
@@ -93,13 +111,25 @@ def _known(out: Path, profile: str, images: str | None) -> Nulls | None:
     return nulls
 
 
-def _measure(screen: Console, model: str, *, checks: list[Path], **options: Any) -> CleanEncoder:
-    """Run the suite on one encoder and print a line on it.
+def _measure(
+    screen: Console,
+    model: str,
+    measured: list[CleanEncoder],
+    known: Nulls | None,
+    *,
+    allow_failing: bool,
+    checks: list[Path],
+    **options: Any,
+) -> CleanEncoder | None:
+    """Run the suite on one encoder and print a line on it; None for a copy of one measured already.
+
+    The very file that is among the ``known`` is measured anew.
 
     Raises:
-        EncoderCheckError: it cannot be loaded, a check ended with an error, or none measured.
+        EncoderCheckError: it cannot be loaded, a check ended with an error or, unless
+            ``allow_failing``, failed, or none measured.
     """
-    from encodercheck import scanning
+    from encodercheck import scanning, sketch
     from encodercheck.cli.live import Building, measuring
     from encodercheck.nulls import CleanEncoder
     from encodercheck.render.console import printable
@@ -108,10 +138,19 @@ def _measure(screen: Console, model: str, *, checks: list[Path], **options: Any)
     with Building(screen, model) as building:
         state = scanning.prepare(model, building=building, **options)
     state.calibrating = True
+    own = sketch.of_weights(state.encoder.module)
+    sha256 = state.encoder.provenance.sha256
+    before = [e for e in known.encoders if e.sha256 != sha256] if known else []
+    for other in (*measured, *before):
+        if other.is_copy(sha256, own):
+            screen.print(printable(f"{model}  a copy of {other.name}: counted once"))
+            return None
     with measuring(screen) as listener:
         report = scanning.run(state, checks=checks, listener=listener, started=started)
-    encoder = CleanEncoder.of(report, name=_name(model))
+    encoder = CleanEncoder.of(report, name=_name(model), sketch=own)
     _require_values(model, report, encoder)
+    if not allow_failing:
+        _require_passed(model, report)
     facts = [
         printable(encoder.architecture),
         f"{encoder.image_size} px",
@@ -121,6 +160,36 @@ def _measure(screen: Console, model: str, *, checks: list[Path], **options: Any)
     screen.print(f"{printable(model)}  {' · '.join(facts)}")
     _warn(screen, model, report)
     return encoder
+
+
+def _require_passed(model: str, report: Report) -> None:
+    from encodercheck.render.console import printable
+    from encodercheck.report import Outcome
+
+    failed = [f.id for f in report.findings if f.outcome is Outcome.FAILED]
+    if failed:
+        raise ConfigError(
+            f"{printable(model)}: failed {', '.join(failed)}, so that it may not be clean; leave "
+            "it out, or pass --allow-failing if you know that it is; nothing was written"
+        )
+
+
+def _say_what_is_missing(screen: Console, nulls: Nulls) -> None:
+    """Warn of architectures of which there are too few encoders, the shipped ones counted."""
+    from encodercheck.methods.null import LEAST_ENCODERS
+    from encodercheck.nulls import Nulls
+    from encodercheck.render.console import printable
+
+    known = Nulls.shipped().merged(nulls).encoders
+    for one in {(e.architecture, e.image_size): e for e in nulls.encoders}.values():
+        facts = one.architecture, one.image_size, one.structure
+        count = sum(encoder.is_built_as(*facts) for encoder in known)
+        if count < LEAST_ENCODERS:
+            text = (
+                f"{one.architecture} at {one.image_size} px: {count} of {LEAST_ENCODERS} clean "
+                "encoders; with fewer, a scan goes by those of all architectures together"
+            )
+            screen.print(f"  warning: {printable(text)}", style="yellow")
 
 
 def _require_values(model: str, report: Report, encoder: CleanEncoder) -> None:

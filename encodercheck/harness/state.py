@@ -85,6 +85,7 @@ class ScanState:
             scale=scale,
             architecture=self.encoder.provenance.architecture,
             image_size=self.encoder.image_size,
+            structure=self.encoder.structure,
             profile=self.profile.name,
             images=self.image_set.get("source"),
             traits=traits,
