@@ -12,6 +12,8 @@ def check_integrity(encoder, images, measure):
     measure("non_finite_weights", integrity.non_finite_weights(encoder), at_most=0)
     embeddings = encoder(images[:32])
     measure("non_finite_embeddings", (~torch.isfinite(embeddings)).sum(), at_most=0)
+    measure("zero_embeddings", integrity.zero_embeddings(embeddings), at_most=0)
+    measure("infinite_norms", integrity.infinite_norms(embeddings), at_most=0)
     measure(
         "repeat_difference", integrity.difference(embeddings, encoder(images[:32])), at_most=1e-5
     )

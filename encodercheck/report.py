@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import platform
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 SCHEMA = "encodercheck.report/1"
 UNREADABLE = "EC000"
 """The id of the finding of a scan that could not start."""
+SEARCHES = re.compile(r"(EC102|EC2\d\d)(\[.*\])?", re.DOTALL)
+"""The ids of the checks that search for triggers. By id, so that saved reports are judged alike."""
 NOTHING_KNOWN: dict[str, Any] = {
     "sha256": "",
     "architecture": "unknown",
@@ -158,6 +161,11 @@ class Finding:
         excused = self.waiver is not None or self.minor
         return self.outcome is not Outcome.FAILED or not excused
 
+    @property
+    def searches(self) -> bool:
+        """Whether the check searches for a trigger."""
+        return SEARCHES.fullmatch(self.id) is not None
+
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as the report's JSON has it."""
         return {
@@ -261,14 +269,24 @@ class Report:
     def outcome(self) -> Outcome:
         """FAILED beats ERROR beats PASSED; a scan in which nothing passed is INCONCLUSIVE.
 
-        A failure that is waived or minor does not count.
+        So is one in which no trigger search could decide. A failure that is waived or minor does
+        not count.
         """
-        return overall(self._counted)
+        return overall(self._counted, searched=self.searched)
 
     @property
     def exit_code(self) -> int:
         """0 passed, 1 a check failed, 2 no verdict."""
-        return exit_code(self._counted, strict=self.strict)
+        return exit_code(self._counted, strict=self.strict, searched=self.searched)
+
+    @property
+    def searched(self) -> bool:
+        """Whether a trigger search decided, or none was to run.
+
+        A failed one has decided, whether or not its failure counts.
+        """
+        ended = [finding.outcome for finding in self.findings if finding.searches]
+        return not ended or any(outcome is not Outcome.INCONCLUSIVE for outcome in ended)
 
     @property
     def _counted(self) -> list[Outcome]:
@@ -402,18 +420,21 @@ def _jsonable(number: float) -> float | str:
     return number if math.isfinite(number) else str(number)
 
 
-def overall(outcomes: Iterable[Outcome]) -> Outcome:
-    """Return the outcome of a scan whose checks ended with ``outcomes``."""
+def overall(outcomes: Iterable[Outcome], *, searched: bool = True) -> Outcome:
+    """Return the outcome of a scan whose checks ended with ``outcomes``.
+
+    Nothing passes where all searches for triggers were in vain: they are not ``searched`` then.
+    """
     seen = set(outcomes)
     for outcome in (Outcome.FAILED, Outcome.ERROR, Outcome.PASSED):
-        if outcome in seen:
+        if outcome in seen and (searched or outcome is not Outcome.PASSED):
             return outcome
     return Outcome.INCONCLUSIVE
 
 
-def exit_code(outcomes: Sequence[Outcome], *, strict: bool = False) -> int:
+def exit_code(outcomes: Sequence[Outcome], *, strict: bool = False, searched: bool = True) -> int:
     """Return 0, 1 or 2: nothing failed and something passed; a check failed; no verdict."""
-    verdict = overall(outcomes)
+    verdict = overall(outcomes, searched=searched)
     if verdict is Outcome.FAILED:
         return 1
     if verdict is not Outcome.PASSED or (strict and Outcome.INCONCLUSIVE in outcomes):

@@ -14,10 +14,10 @@ import junitparser
 import pytest
 from lxml import etree
 from markdown_it import MarkdownIt
-from reports import BROKEN, FAILED, PASSED, UNDECIDED, WAIVED, report
+from reports import BROKEN, FAILED, PASSED, UNDECIDED, UNSEARCHED, WAIVED, report
 
 from encodercheck.harness.runner import list_checks, suite
-from encodercheck.render import artifact_uri, badge, card, junit, markdown, sarif
+from encodercheck.render import artifact_uri, badge, card, html, junit, markdown, notebook, sarif
 from encodercheck.render import json as render_json
 from encodercheck.render.explained import EXPLANATIONS
 from encodercheck.report import Measurement, Outcome, Report
@@ -191,6 +191,7 @@ def test_a_summary_is_markdown_with_a_table_and_details():
         ([PASSED, FAILED], "failed: EC202", "red"),
         ([FAILED] * 4, "failed: 4 of 4 checks", "red"),
         ([PASSED, BROKEN], "no verdict", "lightgrey"),
+        ([PASSED, UNSEARCHED], "no verdict: no trigger search could decide", "lightgrey"),
         ([], "no verdict", "lightgrey"),
     ],
 )
@@ -198,6 +199,23 @@ def test_the_badge_says_it_in_a_few_words(findings, message, colour):
     shown = json.loads(badge.endpoint([report(*findings)]))
     assert (shown["message"], shown["color"]) == (message, colour)
     assert shown["isError"] == (report(*findings).exit_code != 0)
+
+
+@pytest.mark.parametrize(
+    ("render", "headline"),
+    [
+        (markdown.render, "## encodercheck: ⚠️ NO VERDICT (no trigger search could decide)"),
+        (card.render, "**NO VERDICT (no trigger search could decide)**"),
+        (junit.render, 'message="NO VERDICT (no trigger search could decide)'),
+        (lambda found: sarif.render(found), '"NO VERDICT (no trigger search could decide)'),
+        (html.render, "no verdict, no trigger search could decide"),
+        (lambda found: notebook.render(*found), "NO VERDICT (no trigger search could decide)"),
+        (badge.svg, "no verdict: no trigger search could decide"),
+    ],
+)
+def test_every_headline_says_that_no_search_decided(render, headline):
+    assert headline in render([report(PASSED, UNSEARCHED)])
+    assert "search could decide" not in render([report(PASSED, UNDECIDED)])
 
 
 def test_the_badge_has_room_for_its_words_and_loads_nothing():

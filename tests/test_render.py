@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from reports import BROKEN, FAILED, IMAGES, MODEL, PASSED, UNDECIDED, WAIVED
+from reports import BROKEN, FAILED, IMAGES, MODEL, PASSED, UNDECIDED, UNSEARCHED, WAIVED
 from reports import report as _report
 from rich.console import Console
 
@@ -63,6 +63,9 @@ See the trigger work again:
         ([PASSED, UNDECIDED], False, "PASSED  1 passed, 1 inconclusive"),
         ([PASSED, UNDECIDED], True, "NO VERDICT (--strict)"),
         ([UNDECIDED], False, "NO VERDICT (inconclusive)"),
+        ([PASSED, UNSEARCHED], False, "NO VERDICT (no trigger search could decide)"),
+        ([PASSED, UNSEARCHED], True, "NO VERDICT (no trigger search could decide)"),
+        ([PASSED, BROKEN, UNSEARCHED], False, "NO VERDICT (error)"),
         ([PASSED, BROKEN], False, "NO VERDICT (error)"),
         ([], False, "NO VERDICT (inconclusive)"),
     ],

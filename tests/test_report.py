@@ -4,10 +4,12 @@ import math
 from itertools import permutations
 
 import pytest
+import reports
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encodercheck.report import Direction, Measurement, Outcome, exit_code, overall
+from encodercheck.report import Direction, Finding, Measurement, Outcome, Report, exit_code, overall
+from encodercheck.severities import SEVERITIES
 
 P, F, U, E = Outcome.PASSED, Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.ERROR
 
@@ -40,6 +42,51 @@ def test_zero_is_only_ever_a_pass(outcomes):
         assert P in outcomes
         assert not {F, E} & set(outcomes)
         assert overall(outcomes) is P
+
+
+def _scan(strict=False, **outcomes):
+    """Return the report of a scan whose checks, by id, ended so."""
+    findings = [Finding(id_, id_, SEVERITIES[-1], outcome) for id_, outcome in outcomes.items()]
+    return reports.report(*findings, strict=strict)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "outcome", "code"),
+    [
+        # No search decided: nothing passes, whatever else does.
+        ({"EC001": P, "EC102": U, "EC201": U, "EC202": U, "EC203": U, "EC204": U}, U, 2),
+        ({"EC001": P, "EC101": P, "ACME1": P, "EC202": U}, U, 2),
+        ({"EC001": P, "EC202[a-1]": U, "EC299": U}, U, 2),
+        ({"EC001": F, "EC102": U, "EC202": U}, F, 1),
+        ({"EC001": E, "EC102": U, "EC202": U}, E, 2),
+        # One is enough.
+        ({"EC001": P, "EC102": P, "EC201": U, "EC202": U, "EC203": U, "EC204": U}, P, 0),
+        ({"EC001": P, "EC102": U, "EC205": P}, P, 0),
+        ({"EC001": P, "EC102": U, "EC202": F}, F, 1),
+        ({"EC001": P, "EC102": U, "EC202": E}, E, 2),
+        # None was to run, or none of those that are known to search.
+        ({"EC001": P}, P, 0),
+        ({"EC001": P, "EC101": U, "EC301": U, "EC2021": U, "XEC202": U}, P, 0),
+    ],
+)
+def test_nothing_passes_unless_a_search_decided(outcomes, outcome, code):
+    report = _scan(**outcomes)
+    assert (report.outcome, report.exit_code) == (outcome, code)
+    strict = _scan(strict=True, **outcomes)
+    assert strict.exit_code == (2 if code == 0 and U in outcomes.values() else code)
+    assert Report.from_dict(report.to_dict()) == report
+
+
+def test_a_waived_failure_of_a_search_has_decided():
+    undecided = Finding("EC204", "EC204", "high", U)
+    assert reports.report(reports.PASSED, reports.WAIVED, undecided).exit_code == 0
+    assert reports.report(reports.PASSED, undecided).exit_code == 2
+
+
+def test_a_saved_report_that_passes_without_a_search_is_refused():
+    saved = _scan(EC001=P, EC202=U).to_dict() | {"outcome": "passed", "exit_code": 0}
+    with pytest.raises(ValueError, match="not what its findings add up to"):
+        Report.from_dict(saved)
 
 
 @given(st.floats(allow_nan=False), st.floats(allow_nan=False))

@@ -54,7 +54,7 @@ app = typer.Typer(
     name="encodercheck",
     cls=_Commands,
     help="pytest for image encoders: scan pre-trained encoders for backdoors.",
-    epilog="Exit codes: 0 nothing failed and a check passed, 1 a check failed, 2 no verdict.",
+    epilog="Exit codes: 0 nothing failed and the searches decided, 1 a check failed, 2 no verdict.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

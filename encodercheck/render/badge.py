@@ -84,7 +84,9 @@ def summary(reports: Sequence[Report]) -> tuple[str, str]:
     """Return a few words on how a scan ended, and the colour that they have."""
     code = words.overall_exit_code(reports)
     if code == 2:
-        return "no verdict", "lightgrey"
+        undecided = all(words.is_undecided(report) for report in reports if report.exit_code)
+        why = f": {words.UNDECIDED}" if reports and undecided else ""
+        return f"no verdict{why}", "lightgrey"
     if code == 1:
         return f"failed: {_failed(reports)}", "red"
     if len(reports) > 1:

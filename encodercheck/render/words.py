@@ -14,6 +14,8 @@ from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
 if TYPE_CHECKING:
     from encodercheck.memory import Memory
 
+UNDECIDED = "no trigger search could decide"
+"""Why a scan has no verdict although checks passed."""
 EXCUSED = ("waived", "not counted")
 """What a failure that does not count is called."""
 
@@ -88,11 +90,18 @@ def scan_command(report: Report) -> str:
 
 def verdict(report: Report) -> str:
     """Return the verdict in capitals; it never sounds better than the exit code."""
+    if is_undecided(report):
+        return f"NO VERDICT ({UNDECIDED})"
     if report.outcome in (Outcome.INCONCLUSIVE, Outcome.ERROR):
         return f"NO VERDICT ({report.outcome})"
     if report.outcome is Outcome.PASSED and report.exit_code:
         return "NO VERDICT (--strict)"
     return str(report.outcome.value).upper()
+
+
+def is_undecided(report: Report) -> bool:
+    """Tell whether there is no verdict because no trigger search could decide."""
+    return report.outcome is Outcome.INCONCLUSIVE and not report.searched
 
 
 def overall_exit_code(reports: Sequence[Report]) -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from encodercheck.weights.files import ModelFiles
 
 # Raised when a result of an earlier version of this code would mean something else.
-FORMAT = 1
+FORMAT = 2
 CHUNK = 2**20
 # They build models, so that a result depends on them as on torch.
 BUILDERS = ("timm", "open_clip_torch", "transformers")

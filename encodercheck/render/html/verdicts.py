@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from encodercheck.render.words import EXCUSED, excused, overall_exit_code
+from encodercheck.render.words import (
+    EXCUSED,
+    UNDECIDED,
+    excused,
+    is_undecided,
+    overall_exit_code,
+)
 from encodercheck.report import Finding, Outcome, Report
 
 SYMBOLS = {
@@ -31,11 +37,12 @@ class Verdict:
     kind: str
     symbol: str
     code: int
+    reason: str = ""
 
     @property
     def meaning(self) -> str:
-        """What the exit code says."""
-        return MEANINGS[self.code]
+        """What the exit code says, and why where it can be said in general."""
+        return MEANINGS[self.code] + (f", {self.reason}" if self.reason else "")
 
 
 def of_report(report: Report) -> Verdict:
@@ -43,6 +50,8 @@ def of_report(report: Report) -> Verdict:
     outcome, code = report.outcome, report.exit_code
     if outcome is Outcome.FAILED:
         return _verdict("Failed", outcome, code)
+    if is_undecided(report):
+        return replace(_verdict("No verdict", outcome, code), reason=UNDECIDED)
     if code:
         return _verdict("No verdict", outcome if outcome is Outcome.ERROR else _DOUBT, code)
     undecided = any(f.outcome is _DOUBT for f in report.findings)
