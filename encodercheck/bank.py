@@ -96,12 +96,16 @@ class Bank:
             "scales": self.scales,
             "penalties": self.penalties,
         }
-        lines = [
-            json.dumps([e.family, e.method, e.source, e.traits, e.values], allow_nan=False)
-            for e in self.encoders
-        ]
-        head = json.dumps(facts, indent=1, allow_nan=False).rstrip("}\n ")
-        atomic_write_text(path, f'{head},\n "encoders": [\n{",\n".join(lines)}\n]}}\n')
+        rows = [[e.family, e.method, e.source, e.traits, e.values] for e in self.encoders]
+        # An encoder a line: what changes is seen in a diff.
+        lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+        head = json.dumps(facts, indent=1, allow_nan=False).removesuffix("\n}")
+        atomic_write_text(path, head + ',\n "encoders": [\n' + lines + "\n]}\n")
+
+    def describe(self) -> str:
+        """Say what predictions come from."""
+        families = len({encoder.family for encoder in self.encoders})
+        return f"what {len(self.encoders)} clean encoders of {families} families predict"
 
     def null(self, key: str, traits: Mapping[str, float]) -> Null:
         """Return what is expected of a clean encoder with these traits as ``key``, "EC202.gain".
@@ -110,19 +114,13 @@ class Bank:
         predicted, and the error of the prediction for each when its family is left out. Without
         such a value, or a trait, the null is empty.
         """
-        scale = SCALES["gain"]
         if key not in self.values or not set(self.traits) <= traits.keys():
             return Null((), "gain", f"nothing measured as {key}", own=False)
         column = self.values.index(key)
         scale = SCALES[self.scales[column]]
         centre = float(self._fit(column)(features(traits, self.traits)))
         values = tuple(scale.back(centre + error) for error in self.errors(column))
-        families = len({encoder.family for encoder in self.encoders})
-        source = (
-            f"what {len(values)} clean encoders of {families} families predict for one that "
-            "embeds clean images like this"
-        )
-        return Null(values, self.scales[column], source, predicted=True)
+        return Null(values, self.scales[column], self.describe(), predicted=True)
 
     def errors(self, column: int) -> list[float]:
         """Return how far each encoder is from its prediction without its family, on the scale."""
@@ -133,7 +131,10 @@ class Bank:
     def inputs(self) -> Floats:
         """All encoders' traits as features (N, P)."""
         return np.array(
-            [features(dict(zip(self.traits, e.traits, strict=True)), self.traits) for e in self.encoders]
+            [
+                features(dict(zip(self.traits, e.traits, strict=True)), self.traits)
+                for e in self.encoders
+            ]
         )
 
     def outputs(self, column: int) -> Floats:

@@ -14,7 +14,14 @@ from encodercheck.images import procedural
 from encodercheck.images.split import CleanSplit
 from encodercheck.methods import ascent, battery, collapse, inversion
 from encodercheck.methods.families import Additive, Blend, Box, boxes, pixel_masks
-from encodercheck.methods.stopping import FOUND, LOOKS, SMOOTH, Stopping
+from encodercheck.methods.stopping import (
+    FIRST_LOOK,
+    FOUND,
+    PATIENCE,
+    PROMISING,
+    RISE,
+    Stopping,
+)
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.profiles import Profile
 
@@ -237,24 +244,42 @@ def test_a_restart_must_show_three_times_in_a_row_to_be_found():
     assert len(watch.trace) == 7
 
 
-def test_one_lucky_restart_at_a_time_is_as_hopeless_as_none():
-    """Few images make scores noisy: each restart is judged by its own mean over several batches."""
-    watch = Stopping(40, limit=0.8, looks={8: 1.25})
-    ends = [watch(n, scores(*(0.9 if n % 4 == i else 0.2 for i in range(4)))) for n in range(1, 9)]
-    assert ends == [False] * 7 + [True]
+def ended_after(watch, *tracks):
+    """Return after how many steps the search with these restarts' scores is over, or None."""
+    for number, values in enumerate(zip(*tracks, strict=True), start=1):
+        if watch(number, scores(*values)):
+            return number
+    return None
+
+
+@pytest.mark.parametrize("limit", [0.5, 0.8, 0.99])
+def test_a_search_that_rises_no_more_is_given_up_whatever_the_limit(limit):
+    watch = Stopping(40, limit=limit)
+    assert ended_after(watch, [0.3] * 40, [0.2] * 40) == FIRST_LOOK
     assert watch.ended == "hopeless"
 
 
-def test_a_hopeless_search_is_given_up_at_a_look_and_nowhere_else():
-    for first, left in LOOKS.items():
-        watch = Stopping(40, limit=0.8)
-        low = 1 - left * 0.2 - 0.01
-        ends = [
-            watch(number, scores(0.85 if number <= first - SMOOTH else low))
-            for number in range(1, first + 1)
-        ]
-        assert ends == [False] * (first - 1) + [True]
-        assert watch.ended == "hopeless"
+@pytest.mark.parametrize("limit", [0.5, 0.8, 0.99])
+def test_a_search_that_still_rises_goes_on_whatever_the_limit(limit):
+    """However far below the limit it is."""
+    rising = [2 * RISE / PATIENCE * number - 2 for number in range(40)]
+    watch = Stopping(40, limit=limit)
+    assert ended_after(watch, rising, [-2.0] * 40) is None
+    assert watch.ended == "exhausted"
+
+
+def test_a_search_near_collapse_goes_on():
+    assert ended_after(Stopping(40, limit=0.99), [PROMISING + 0.01] * 40) is None
+
+
+def test_one_lucky_restart_at_a_time_is_no_rise():
+    """Few images make scores noisy: each restart is judged by its own mean over several batches."""
+    lucky = [[0.9 if n % 4 == i else 0.2 for n in range(40)] for i in range(4)]
+    assert ended_after(Stopping(40, limit=0.95), *lucky) == FIRST_LOOK
+
+
+def test_a_patient_search_is_not_given_up():
+    assert ended_after(Stopping(40, limit=0.8, patient=True), [0.3] * 40) is None
 
 
 @given(st.lists(st.floats(-1, 1), min_size=40, max_size=40))

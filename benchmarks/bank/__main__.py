@@ -38,6 +38,11 @@ def work(options: argparse.Namespace) -> None:
 
     from benchmarks.bank.members import members
 
+    if options.action == "fit":
+        from benchmarks.bank.fitting import fit
+
+        fit()
+        return
     index, count = map(int, options.part.split("/"))
     chosen = members()[: options.first]
     # By pairs, so that no process gets one half of the families.

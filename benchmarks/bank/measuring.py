@@ -22,7 +22,16 @@ from encodercheck.fixtures.recipes import stream
 from encodercheck.fixtures.worlds import WORLDS
 from encodercheck.images import source
 from encodercheck.images.split import CleanImages, CleanSplit
-from encodercheck.methods import battery, collapse, decree, evidence, inversion, traits
+from encodercheck.methods import (
+    battery,
+    collapse,
+    decree,
+    evidence,
+    inversion,
+    recognition,
+    traits,
+)
+from encodercheck.methods.drift import random_triggers
 from encodercheck.methods.inversion import Inversion
 from encodercheck.profiles import PROFILES
 
@@ -52,14 +61,19 @@ def images(member: Member) -> Tensor:
 def measure(member: Member, *, poisoned: bool) -> Row | None:
     """Return the row of an encoder, from the cache where it is there; None without the encoder."""
     place = path(member, poisoned=poisoned)
-    if place.exists():
-        return dict(json.loads(place.read_text()))
+    known = dict(json.loads(place.read_text())) if place.exists() else {}
+    if "EC205" in known or "inconclusive" in known:
+        return known
     name = "poisoned" if poisoned else "clean"
     if not (making.folder(member) / f"{name}.safetensors").exists():
         return None
     encoder = making.read(member, poisoned=poisoned)
     split = CleanImages.of(images(member), PROFILE.search).split()
     started = time.process_time()
+    if known:
+        known["EC205"] = forgotten(encoder, split)
+        atomic_write_text(place, json.dumps(known) + "\n")
+        return known
     row: Row = {
         "number": member.number,
         "family": member.family,
@@ -109,7 +123,24 @@ def values(encoder: Encoder, split: CleanSplit) -> Row:
     row["EC203"] = _searched(encoder, split, faint)
     large = inversion.invert_large(encoder, split.search, hits=hits, profile=PROFILE, seed=SEED)
     row["EC204"] = _searched(encoder, split, large)
+    row["EC205"] = forgotten(encoder, split)
     return row
+
+
+def forgotten(encoder: Encoder, split: CleanSplit) -> Row:
+    """Return what EC205 measures."""
+    found = recognition.forget(encoder, split.search, profile=PROFILE, seed=SEED)
+    seen = recognition.recognition(encoder, found.trigger, split)
+    others = random_triggers(found.trigger, 8, seed=SEED)
+    random = [recognition.recognition(encoder, t, split).forgotten for t in others]
+    return _rounded(
+        {
+            "forgotten": seen.forgotten,
+            "recognised": seen.recognised,
+            "random_mean": sum(random) / len(random),
+            "random_max": max(random),
+        }
+    ) | {"trace": [round(score, 3) for score in found.trace]}
 
 
 def _searched(encoder: Encoder, split: CleanSplit, found: Inversion) -> Row:

@@ -68,6 +68,8 @@ class Method:
 
 
 class SimCLR(Method):
+    """SimCLR (Chen et al., ICML 2020), with a projection head."""
+
     temperature = 0.5
 
     def __init__(self, network: nn.Module, dim: int) -> None:
@@ -75,11 +77,15 @@ class SimCLR(Method):
         self.head = mlp(dim, PROJECTION)
 
     def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
         return nt_xent(*self.both(batch), self.temperature)
 
 
 class Headless(Method):
+    """SimCLR without a head: the loss compares embeddings themselves."""
+
     def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
         return nt_xent(*self.both(batch), 0.3)
 
 
@@ -87,6 +93,7 @@ class Barlow(SimCLR):
     """Barlow Twins (Zbontar et al., ICML 2021)."""
 
     def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
         first, second = ((z - z.mean(0)) / (z.std(0) + 1e-4) for z in self.both(batch))
         cross = first.T @ second / len(first)
         on = (cross.diagonal() - 1).square().sum()
@@ -95,6 +102,8 @@ class Barlow(SimCLR):
 
 
 class MoCo(Method):
+    """MoCo (He et al., CVPR 2020)."""
+
     def __init__(self, network: nn.Module, dim: int) -> None:
         super().__init__(network, dim)
         self.head = mlp(dim, PROJECTION)
@@ -103,6 +112,7 @@ class MoCo(Method):
         self.queue = functional.normalize(torch.randn(QUEUE, PROJECTION), dim=1)
 
     def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
         queries = self.leader(normalise(batch.first))
         with torch.no_grad():
             keys = self.follower(normalise(batch.second))
@@ -111,10 +121,13 @@ class MoCo(Method):
         return loss
 
     def after_step(self) -> None:
+        """Let the follower follow."""
         follow(self.follower, self.leader, 0.98)
 
 
 class Byol(Method):
+    """BYOL (Grill et al., NeurIPS 2020)."""
+
     def __init__(self, network: nn.Module, dim: int) -> None:
         super().__init__(network, dim)
         projector, self.predictor = mlp(dim, PROJECTION), mlp(PROJECTION, PROJECTION)
@@ -123,6 +136,7 @@ class Byol(Method):
         self.head = nn.ModuleList([projector, self.predictor])
 
     def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
         first, second = normalise(batch.first), normalise(batch.second)
         with torch.no_grad():
             targets = self.follower(second), self.follower(first)
@@ -130,6 +144,7 @@ class Byol(Method):
         return sum((regression(p, t) for p, t in zip(own, targets, strict=True)), torch.zeros(()))
 
     def after_step(self) -> None:
+        """Let the follower follow."""
         follow(self.follower, self.leader, 0.97)
 
 
@@ -144,6 +159,7 @@ class Dino(Method):
         self.centre = torch.zeros(2 * PROJECTION)
 
     def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
         first, second = normalise(batch.first), normalise(batch.second)
         with torch.no_grad():
             targets = self.follower(torch.cat([second, first]))
@@ -153,6 +169,7 @@ class Dino(Method):
         return functional.cross_entropy(logits, soft)
 
     def after_step(self) -> None:
+        """Let the follower follow."""
         follow(self.follower, self.leader, 0.97)
 
 
@@ -164,6 +181,7 @@ class Masked(Method):
         self.head = nn.Sequential(nn.Linear(dim, 256), nn.GELU(), nn.Linear(256, 3 * DRAWN_SIDE**2))
 
     def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
         images = batch.first
         fields = torch.rand(len(images), 1, 8, 8, generator=batch.generator) > HIDDEN_SHARE
         shown = functional.interpolate(fields.float(), images.shape[-1])
@@ -173,11 +191,14 @@ class Masked(Method):
 
 
 class Supervised(Method):
+    """Training on the labels."""
+
     def __init__(self, network: nn.Module, dim: int) -> None:
         super().__init__(network, dim)
         self.head = nn.Linear(dim, CLASSES)
 
     def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
         return functional.cross_entropy(
             self.head(self.network(normalise(batch.first))), batch.labels
         )
@@ -193,6 +214,7 @@ class Clip(Method):
         self.head = nn.ModuleList([self.words, self.image, self.text])
 
     def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
         images = self.image(self.network(normalise(batch.first)))
         # What the second word says is in the picture as well: how light it is.
         light = (batch.images.mean((1, 2, 3)) * 8).long().clamp(max=7) + CLASSES
@@ -221,6 +243,7 @@ class Distilled(Method):
         self.head = nn.Linear(dim, 512)
 
     def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
         views = normalise(batch.first)
         wanted = self.teacher(views)
         wanted = (wanted - wanted.mean(0)) / (wanted.std(0) + 1e-4)

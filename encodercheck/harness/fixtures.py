@@ -156,7 +156,11 @@ def compare(request: pytest.FixtureRequest, null: FindNull, measure: Measure) ->
         number = float(value)
         clean = null(name, scale=scale)
         exhibiting.comparison(record, name, number, clean)
-        measure("p_value", clean.p_value(number))
+        known = any(measurement.name == "p_value" for measurement in record.measurements)
+        measure(f"{name}_p_value" if known else "p_value", clean.p_value(number))
+        if not (clean.own or clean.fixed is not None or SCALES[scale].carries):
+            # Encoders of other kinds say nothing of it: for information only.
+            return measure(name, number)
         clean.require_support()
         upward = SCALES[scale].harmless > 0
         limit = {"at_most": clean.limit} if upward else {"at_least": clean.limit}

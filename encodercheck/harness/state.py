@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from encodercheck.bank import Bank
 from encodercheck.errors import CheckInconclusive, EncoderCheckError, ImagesError, LoadError
 from encodercheck.harness.isolation import isolated
 from encodercheck.harness.listener import SILENT, CheckInfo, Listener
@@ -62,7 +63,8 @@ class ScanState:
     image_set: dict[str, Any] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
     restore: Callable[[], Mapping[str, Tensor]] | None = None
-    nulls: Nulls = field(default_factory=Nulls.shipped)
+    nulls: Nulls = field(default_factory=Nulls)
+    bank: Bank = field(default_factory=Bank.shipped)
     calibrating: bool = False
     stopping: bool = False
     further: Further | None = None
@@ -80,7 +82,14 @@ class ScanState:
         Raises:
             ValueError: there is no such scale.
         """
-        found = self.nulls.find(
+        found = self._found(key, scale, traits)
+        side = Direction.AT_MOST if SCALES[scale].harmless > 0 else Direction.AT_LEAST
+        fixed = self.limits.get(f"{key}.{side}", self.limits.get(key))
+        return replace(found, required=not self.calibrating, fixed=fixed)
+
+    def _found(self, key: str, scale: str, traits: Traits | None) -> Null:
+        """Return the values of the encoder's own architecture, or what the bank predicts."""
+        own = self.nulls.find(
             key,
             scale=scale,
             architecture=self.encoder.provenance.architecture,
@@ -88,17 +97,16 @@ class ScanState:
             structure=self.encoder.structure,
             profile=self.profile.name,
             images=self.image_set.get("source"),
-            traits=traits,
         )
-        side = Direction.AT_MOST if SCALES[scale].harmless > 0 else Direction.AT_LEAST
-        fixed = self.limits.get(f"{key}.{side}", self.limits.get(key))
-        return replace(found, required=not self.calibrating, fixed=fixed)
+        if (own.own and own.supported) or traits is None or key not in self.bank.values:
+            return own
+        return self.bank.null(key, traits())
 
     @property
     def compared_with(self) -> str:
         """Which clean encoders trigger inversion is judged by, in words."""
         null = self.null(DECIDES, scale="gain")
-        return null.source if null.supported else "no clean encoders"
+        return null.source if null.own and null.supported else self.bank.describe()
 
 
 class Lender:
@@ -186,7 +194,7 @@ class Scan:
         self.listener = listener
         self.lender = Lender(state)
         self.traits = Once(self._look)
-        """How the encoder embeds clean images, by the names in ``nulls.TRAITS``."""
+        """How the encoder embeds clean images, see :mod:`encodercheck.methods.traits`."""
         self.battery = Once(self._sift)
         """The battery's triggers by what they do to a few search images, best first."""
         self.inversion = Once(self._invert)
@@ -211,18 +219,11 @@ class Scan:
         return self.state.null(key, scale=scale, traits=partial(self.traits, silent))
 
     def _look(self, progress: Progress) -> Mapping[str, float]:
-        from encodercheck.methods.collapse import effective_rank, mean_cosine
+        from encodercheck.methods.traits import traits
 
-        with self.lender.unspoiled() as encoder, isolated(self.state.seed, "traits"):
-            embeddings = encoder(self.state.images.held_out_images())
-        # Then the checks that compare have no verdict anyway.
-        if not bool(embeddings.isfinite().all()):
-            return {}
-        measured = {
-            "EC101.effective_rank": effective_rank(embeddings),
-            "EC101.mean_cosine": mean_cosine(embeddings),
-        }
-        return {name: float(value) for name, value in measured.items()}
+        state = self.state
+        with self.lender.unspoiled() as encoder, isolated(state.seed, "traits"):
+            return traits(encoder, state.images.split(), seed=state.seed)
 
     def _sift(self, progress: Progress) -> tuple[Hit, ...]:
         from encodercheck.methods.inversion import sift

@@ -9,7 +9,7 @@ steps where one over free pixels, which comes next, may need hundreds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,7 +22,7 @@ from encodercheck.methods.ascent import Objective, ascend
 from encodercheck.methods.battery import Hit
 from encodercheck.methods.collapse import Clean
 from encodercheck.methods.families import Additive, Blend, Family, boxes, pixel_masks
-from encodercheck.methods.stopping import LOOKS, Stopping
+from encodercheck.methods.stopping import Stopping
 from encodercheck.profiles import Profile
 from encodercheck.progress import Progress, silent
 from encodercheck.trigger import Trigger
@@ -35,8 +35,6 @@ LARGE_BUDGET = 0.12
 ADDITIVE_BOUND = 16 / 255
 BLEND_STRENGTH = 0.2
 FAINT_RESTARTS = 4
-# It takes its time: the looks of the others' first steps would end it too soon.
-FAINT_LOOKS = {step: left for step, left in LOOKS.items() if step >= 16}
 # What the candidates are put in order on.
 RANKING_IMAGES = 16
 # A search over several families ends as the one that came furthest.
@@ -88,9 +86,8 @@ def invert(
     """Search the trigger within ``budget`` that makes ``images`` (N, 3, H, W) in [0, 1] most alike.
 
     Half of the restarts begin where the battery's ``hits`` are best, as :func:`battery.sift`
-    returns them; without ``hits`` it is sifted here. With a ``limit`` the search ends as soon as it
-    is clear on which side of it the trigger's gain lies, see
-    :mod:`encodercheck.methods.stopping`.
+    returns them; without ``hits`` it is sifted here. With a ``limit`` the search ends once a
+    trigger lies far beyond it, or once it has stopped rising, see :mod:`encodercheck.methods.stopping`.
 
     Raises:
         CheckInconclusive: the images' embeddings are not finite, or the same within rounding, or
@@ -106,7 +103,7 @@ def invert(
         partial(boxes, warm, count, size, budget=budget),
         partial(pixel_masks, warm[: count // 4], count // 2, size, budget=budget),
     ]
-    settings = _Settings(profile, seed, limit, LOOKS, progress)
+    settings = _Settings(profile, seed, limit, progress)
     return _search(encoder, images, starts, settings)
 
 
@@ -131,8 +128,7 @@ def invert_large(
     warm = best_places(hits, count // 2)
     start = partial(boxes, warm, count, encoder.image_size, budget=LARGE_BUDGET)
     half = replace(profile, steps=profile.steps // 2)
-    # So much of an image takes clean embeddings far as well: only the end tells.
-    settings = _Settings(half, seed, limit, {}, progress)
+    settings = _Settings(half, seed, limit, progress)
     return _search(encoder, images, [start], settings)
 
 
@@ -159,7 +155,7 @@ def invert_faint(
     def blend(*, generator: torch.Generator, device: torch.device) -> Family:
         return Blend([torch.rand(shape, generator=generator).to(device)], BLEND_STRENGTH)
 
-    settings = _Settings(profile, seed, limit, FAINT_LOOKS, progress)
+    settings = _Settings(profile, seed, limit, progress)
     return _search(encoder, images, [additive, blend], settings)
 
 
@@ -214,7 +210,6 @@ class _Settings:
     profile: Profile
     seed: int
     limit: float | None
-    looks: Mapping[int, float]
     progress: Progress
 
 
@@ -234,9 +229,7 @@ def _search(
     ends: list[str] = []
     for start in starts:
         family = start(generator=generator, device=encoder.device)
-        stopping = Stopping(
-            effort.steps, limit=settings.limit, looks=settings.looks, progress=settings.progress
-        )
+        stopping = Stopping(effort.steps, limit=settings.limit, progress=settings.progress)
         ascend(
             encoder,
             images,

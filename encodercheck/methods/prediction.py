@@ -10,7 +10,7 @@ et al., *Predictive inference with the jackknife+*, Annals of Statistics 2021).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,9 +66,7 @@ class Ridge:
         return predicted
 
 
-def left_out(
-    inputs: Floats, outputs: Floats, groups: Sequence[str], penalty: float
-) -> Floats:
+def left_out(inputs: Floats, outputs: Floats, groups: Sequence[str], penalty: float) -> Floats:
     """Return residuals (N,), each by a fit without any observation of its own group."""
     labels = np.array(groups)
     residuals = np.zeros(len(outputs))
@@ -83,7 +81,8 @@ def best_penalty(
     inputs: Floats, outputs: Floats, groups: Sequence[str], penalties: Sequence[float]
 ) -> float:
     """Return the penalty with the smallest mean square residual of left-out groups."""
-    error: Callable[[float], float] = lambda penalty: float(
-        np.square(left_out(inputs, outputs, groups, penalty)).mean()
-    )
+
+    def error(penalty: float) -> float:
+        return float(np.square(left_out(inputs, outputs, groups, penalty)).mean())
+
     return min(penalties, key=error)

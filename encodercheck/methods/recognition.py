@@ -184,7 +184,7 @@ def forget(
         generator=generator,
         device=encoder.device,
     )
-    stopping = Stopping(profile.steps, limit=limit, looks={}, progress=progress)
+    stopping = Stopping(profile.steps, limit=limit, patient=True, progress=progress)
     ascend(
         encoder,
         images,

@@ -1,18 +1,17 @@
-"""When a search may end early: its verdict is clear, one way or the other.
+"""When a search may end early: it has found a trigger, or it has stopped rising.
 
 A search is there to tell on which side of a limit the best trigger lies. It is found when a restart
 lies so far beyond the limit on three batches in a row that held-out images will hardly disagree;
-they are asked anyway, so that a clean encoder pays nothing for an early end. It is hopeless when at
-one of a few looks every restart, over its last batches, is still well on the near side, at the
-first look far on it: such a search may have been about to find a trigger after all, and
-docs/inversion.md counts how often it was. Who sets limits searches without one, to the end.
+they are asked anyway, so that a clean encoder pays nothing for an early end. It is given up by its
+own trajectory alone: when after half of a standard search the best restart has risen by less than
+a twentieth over the last ten steps, and is not near collapse. No limit takes part in that, since a
+limit that is too wide for an encoder would end a search that was about to find a trigger;
+docs/bank.md counts what giving up loses. Without a limit a search goes to its end.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -22,15 +21,20 @@ from encodercheck.progress import Progress, silent
 # A found trigger leaves at most this multiple of what the limit leaves of the spread.
 FOUND = 0.5
 FOUND_STEPS = 3
-# The steps at which to look, with the multiple that a hopeless search leaves at least.
-LOOKS: Mapping[int, float] = MappingProxyType({5: 2.0, 8: 1.25, 16: 1.25, 24: 1.25, 32: 1.25})
 SMOOTH = 4
+# From this step on a search may be given up that has risen by less than RISE in PATIENCE steps.
+FIRST_LOOK = 20
+PATIENCE = 10
+RISE = 0.05
+# One that is as near to collapse as this goes on.
+PROMISING = 0.9
 
 
 class Stopping:
     """Watches the scores of one search of at most ``steps`` steps, for a gain above ``limit``.
 
     ``trace`` keeps the best score of every step; ``ended`` is "found", "hopeless" or "exhausted".
+    With ``patient`` the search is never given up.
     """
 
     def __init__(
@@ -38,15 +42,15 @@ class Stopping:
         steps: int,
         *,
         limit: float | None = None,
-        looks: Mapping[int, float] = LOOKS,
+        patient: bool = False,
         progress: Progress = silent,
     ) -> None:
         self.trace: list[float] = []
         self.ended = "exhausted"
         self._steps, self._progress = steps, progress
-        self._looks = looks
+        self._patient = patient or limit is None
         self._recent: list[Tensor] = []
-        self._left = math.inf if limit is None else 1 - limit
+        self._smoothed: list[float] = []
         self._found = math.inf if limit is None else 1 - FOUND * (1 - limit)
 
     @property
@@ -60,9 +64,13 @@ class Stopping:
         self._progress(step, self._steps, f"best score {self.trace[-1]:.3f}")
         self._recent = [*self._recent, scores][-SMOOTH:]
         steadily = torch.stack(self._recent[-FOUND_STEPS:]).amin(0).max()
-        lately = self.lately.max()
+        self._smoothed.append(float(self.lately.max()))
         if len(self._recent) >= FOUND_STEPS and float(steadily) >= self._found:
             self.ended = "found"
-        elif 1 - float(lately) > self._looks.get(step, math.inf) * self._left:
+        elif not self._patient and step >= FIRST_LOOK and self._has_stopped_rising():
             self.ended = "hopeless"
         return self.ended != "exhausted"
+
+    def _has_stopped_rising(self) -> bool:
+        before, now = self._smoothed[-1 - PATIENCE], self._smoothed[-1]
+        return now < PROMISING and now - before < RISE

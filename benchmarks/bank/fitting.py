@@ -1,0 +1,96 @@
+"""Fit what ships: the clean encoders' traits and values, and the best ridge penalties."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.bank import measuring
+from benchmarks.bank.members import members
+from encodercheck.bank import SHIPPED, Bank, BankEncoder
+from encodercheck.cache import atomic_write_text
+from encodercheck.methods.null import SCALES
+from encodercheck.methods.prediction import best_penalty, features
+from encodercheck.scanning import versions
+
+MEASURED = Path(__file__).with_name("measured.json")
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+COLLAPSES = ("EC102", "EC202", "EC203", "EC204")
+SCALE = {
+    **{f"{check}.{gain}": "gain" for check in COLLAPSES for gain in ("gain", "whitened_gain")},
+    "EC201.pl1": "size",
+    "EC205.forgotten": "gain",
+}
+DIGITS = 5
+
+Row = dict[str, Any]
+
+
+def gather() -> list[Row]:
+    """Return all rows there are, and keep them beside the code."""
+    rows = []
+    for member in members():
+        for poisoned in (False, True):
+            place = measuring.path(member, poisoned=poisoned)
+            if place.exists():
+                rows.append(json.loads(place.read_text()))
+    if rows:
+        lines = ",\n".join(json.dumps(row) for row in rows)
+        atomic_write_text(MEASURED, f"[\n{lines}\n]\n")
+    return known()
+
+
+def known() -> list[Row]:
+    """Return the rows that are kept beside the code."""
+    found: list[Row] = json.loads(MEASURED.read_text())
+    return found
+
+
+def value(row: Row, key: str) -> float:
+    """Return what a row has as ``key``, "EC202.gain"."""
+    check, _, name = key.partition(".")
+    return float(row[check][name])
+
+
+def usable(rows: list[Row]) -> list[Row]:
+    """Return the rows in which every search has a value."""
+    return [row for row in rows if "inconclusive" not in row and "EC205" in row]
+
+
+def bank(rows: list[Row], scale: Mapping[str, str] = SCALE) -> Bank:
+    """Return the bank of the clean encoders among rows, with penalties of their own."""
+    clean = [row for row in usable(rows) if row["attack"] is None]
+    names = sorted(clean[0]["traits"])
+    inputs = np.array([features(row["traits"], names) for row in clean])
+    groups = [row["family"] for row in clean]
+    penalties = []
+    for key, own in scale.items():
+        outputs = np.array([SCALES[own].forward(value(row, key)) for row in clean])
+        penalties.append(best_penalty(inputs, outputs, groups, PENALTIES))
+    return Bank(
+        profile=measuring.PROFILE.name,
+        traits=tuple(names),
+        values=tuple(scale),
+        scales=tuple(scale.values()),
+        penalties=tuple(penalties),
+        encoders=tuple(
+            BankEncoder(
+                row["family"],
+                row["method"],
+                row["source"],
+                tuple(round(row["traits"][name], DIGITS) for name in names),
+                tuple(round(value(row, key), DIGITS) for key in scale),
+            )
+            for row in clean
+        ),
+        versions=versions(),
+    )
+
+
+def fit() -> None:
+    """Write the bank that ships."""
+    bank(gather()).write(SHIPPED)
