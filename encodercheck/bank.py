@@ -21,12 +21,22 @@ import numpy as np
 from encodercheck.bounded import read_json
 from encodercheck.cache import atomic_write_text
 from encodercheck.errors import ConfigError
-from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null
-from encodercheck.methods.prediction import Floats, Ridge, features, left_out
+from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null, student_t
+from encodercheck.methods.prediction import (
+    Floats,
+    Gumbel,
+    Ridge,
+    features,
+    interval,
+    left_out,
+)
+from encodercheck.suspicion import Suspicion
 from encodercheck.weights.header import located, os_reason, quoted
 
 SCHEMA = "encodercheck.bank/1"
 SHIPPED = Path(__file__).with_name("bank.json")
+# How often a clean encoder may fail in any check of the suite that the bank predicts.
+SUITE_ALPHA = 0.005
 MOST_BYTES = 1_000_000
 MOST_PARSING = 100_000_000
 
@@ -120,7 +130,39 @@ class Bank:
         scale = SCALES[self.scales[column]]
         centre = float(self._fit(column)(features(traits, self.traits)))
         values = tuple(scale.back(centre + error) for error in self.errors(column))
-        return Null(values, self.scales[column], self.describe(), predicted=True)
+        return Null(values, self.scales[column], self.describe(), predicted=self.alpha)
+
+    @property
+    def alpha(self) -> float:
+        """The p-value below which a value fails, so that the suite errs with ``SUITE_ALPHA``.
+
+        Values depend on each other: how often the largest of them is this large is counted on the
+        bank's own encoders, by predictions without their families.
+        """
+        return _alpha(self)
+
+    def suspicion(
+        self, values: Mapping[str, float], traits: Mapping[str, float]
+    ) -> Suspicion | None:
+        """Return how often a clean encoder is as suspicious in any of ``values``, as "EC202.gain".
+
+        None where the bank knows none of them, or a trait is missing.
+        """
+        known = [i for i, key in enumerate(self.values) if math.isfinite(values.get(key, math.nan))]
+        if not known or not set(self.traits) <= traits.keys():
+            return None
+        query = features(traits, self.traits)
+        deviations = _deviations(self)
+        scores = []
+        for column in known:
+            value = SCALES[self.scales[column]].forward(values[self.values[column]])
+            error = value - float(self._fit(column)(query))
+            scores.append(error / float(deviations[column]))
+        clean = _scores(self)[:, known].max(1)
+        worst = max(scores)
+        low, high = interval(clean, worst, seed=0)
+        chance = Gumbel.fit(clean).beyond(worst)
+        return Suspicion(chance, min(low, chance), max(high, chance), len(clean))
 
     def errors(self, column: int) -> list[float]:
         """Return how far each encoder is from its prediction without its family, on the scale."""
@@ -159,6 +201,29 @@ def _shipped() -> Bank:
 def _errors(bank: Bank, column: int) -> Floats:
     groups = [encoder.family for encoder in bank.encoders]
     return left_out(bank.inputs, bank.outputs(column), groups, bank.penalties[column])
+
+
+@cache
+def _deviations(bank: Bank) -> Floats:
+    """Return the standard deviations of the errors of all values (K,)."""
+    columns = range(len(bank.values))
+    least = [SCALES[scale].least_deviation for scale in bank.scales]
+    found = [max(float(_errors(bank, c).std(ddof=1)), least[c]) for c in columns]
+    return np.array(found)
+
+
+@cache
+def _scores(bank: Bank) -> Floats:
+    """Return every encoder's errors (N, K) in standard deviations, its family left out."""
+    columns = range(len(bank.values))
+    return np.stack([_errors(bank, c) for c in columns], 1) / _deviations(bank)
+
+
+@cache
+def _alpha(bank: Bank) -> float:
+    worst = Gumbel.fit(_scores(bank).max(1)).quantile(SUITE_ALPHA)
+    count = len(bank.encoders)
+    return 1 - student_t(worst / math.sqrt(1 + 1 / count), count - 1)
 
 
 def _bank(content: Any) -> Bank:

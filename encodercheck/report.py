@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from encodercheck.exhibits import Exhibit
 from encodercheck.memory import Memory
+from encodercheck.suspicion import Suspicion
 
 if TYPE_CHECKING:
     from encodercheck.known.baseline import Difference
@@ -225,6 +226,8 @@ class Report:
     """What was decided about checks by whoever scanned, as ``Rules.describe`` has it."""
     baseline: Difference | None = None
     """What has changed since an earlier scan."""
+    suspicion: Suspicion | None = None
+    """How often a clean encoder looks as suspicious; None where nothing could be compared."""
 
     @classmethod
     def unreadable(
@@ -313,6 +316,7 @@ class Report:
             "seconds": round(self.seconds, 3),
             "memory": self.memory.to_dict(),
             "compared_with": self.compared_with,
+            "suspicion": self.suspicion and self.suspicion.to_dict(),
             "rules": self.rules,
             "baseline": self.baseline and self.baseline.to_dict(),
             "findings": [finding.to_dict() for finding in self.findings],
@@ -345,6 +349,7 @@ class Report:
             compared_with=_text(values, "compared_with"),
             rules=_facts(values, "rules", RULE_FACTS) if values.get("rules") else {},
             baseline=None if baseline is None else Difference.from_dict(baseline),
+            suspicion=Suspicion.from_dict(known) if (known := values.get("suspicion")) else None,
         )
         told = values["outcome"], values["exit_code"]
         if told != (report.outcome.value, report.exit_code):

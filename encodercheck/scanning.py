@@ -26,7 +26,7 @@ from encodercheck.loading import load
 from encodercheck.memory import used_with
 from encodercheck.nulls import Nulls
 from encodercheck.profiles import PROFILES
-from encodercheck.report import Report
+from encodercheck.report import Finding, Report
 from encodercheck.weights.header import quoted
 from encodercheck.weights.metadata import callable_spec
 
@@ -269,7 +269,13 @@ def run(
         memory=used_with(state.encoder),
         compared_with=state.compared_with,
         rules=rules.describe(),
+        suspicion=state.bank.suspicion(_values(findings), state.traits),
     )
+
+
+def _values(findings: Sequence[Finding]) -> dict[str, float]:
+    """Return what checks measured, as "EC202.gain"."""
+    return {f"{found.id}.{m.name}": m.value for found in findings for m in found.measurements}
 
 
 def versions() -> dict[str, str]:

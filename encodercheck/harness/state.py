@@ -68,6 +68,8 @@ class ScanState:
     calibrating: bool = False
     stopping: bool = False
     further: Further | None = None
+    traits: Mapping[str, float] = field(default_factory=dict)
+    """The encoder's traits, once a check has asked for a reference that is predicted from them."""
 
     @property
     def device(self) -> torch.device:
@@ -223,7 +225,8 @@ class Scan:
 
         state = self.state
         with self.lender.unspoiled() as encoder, isolated(state.seed, "traits"):
-            return traits(encoder, state.images.split(), seed=state.seed)
+            state.traits = traits(encoder, state.images.split(), seed=state.seed)
+        return state.traits
 
     def _sift(self, progress: Progress) -> tuple[Hit, ...]:
         from encodercheck.methods.inversion import sift

@@ -86,8 +86,8 @@ def invert(
     """Search the trigger within ``budget`` that makes ``images`` (N, 3, H, W) in [0, 1] most alike.
 
     Half of the restarts begin where the battery's ``hits`` are best, as :func:`battery.sift`
-    returns them; without ``hits`` it is sifted here. With a ``limit`` the search ends once a
-    trigger lies far beyond it, or once it has stopped rising, see :mod:`encodercheck.methods.stopping`.
+    returns them; without ``hits`` it is sifted here. With a ``limit`` the search ends once one
+    trigger lies far beyond it, or once none rises, see :mod:`encodercheck.methods.stopping`.
 
     Raises:
         CheckInconclusive: the images' embeddings are not finite, or the same within rounding, or

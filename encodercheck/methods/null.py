@@ -88,8 +88,9 @@ class Null:
     ones suspicious) or "shift" (any values, high ones suspicious).
     ``required`` is False while clean encoders are measured: then a null that is
     not supported lets every value pass, so that a check goes on to what it measures. ``fixed`` is a
-    limit that whoever scans has set instead. ``predicted`` says that the values are what encoders
-    of any architecture predict for one of these traits, see :mod:`encodercheck.bank`.
+    limit that whoever scans has set instead. ``predicted`` is given where the values are what
+    encoders of any architecture predict for one of these traits: the p-value below which one fails,
+    see :mod:`encodercheck.bank`.
     """
 
     values: tuple[float, ...]
@@ -98,7 +99,7 @@ class Null:
     own: bool = True
     required: bool = True
     fixed: float | None = None
-    predicted: bool = False
+    predicted: float | None = None
 
     @property
     def supported(self) -> bool:
@@ -108,7 +109,9 @@ class Null:
     @property
     def alpha(self) -> float:
         """The p-value below which a value fails."""
-        return OWN_ALPHA if self.own and not self.predicted else BORROWED_ALPHA
+        if self.predicted is not None:
+            return self.predicted
+        return OWN_ALPHA if self.own else BORROWED_ALPHA
 
     @property
     def decides(self) -> float | None:

@@ -86,3 +86,33 @@ def best_penalty(
         return float(np.square(left_out(inputs, outputs, groups, penalty)).mean())
 
     return min(penalties, key=error)
+
+
+@dataclass(frozen=True)
+class Gumbel:
+    """The distribution of the largest of several values (Gumbel, 1958), fitted by moments."""
+
+    mode: float
+    width: float
+
+    @classmethod
+    def fit(cls, values: Floats) -> Gumbel:
+        """Fit values (N,), N at least 2."""
+        width = max(float(values.std(ddof=1)) * math.sqrt(6) / math.pi, 1e-6)
+        return cls(float(values.mean()) - np.euler_gamma * width, width)
+
+    def beyond(self, value: float) -> float:
+        """Return the probability of a value of at least ``value``."""
+        return -math.expm1(-math.exp(min(-(value - self.mode) / self.width, 700.0)))
+
+    def quantile(self, probability: float) -> float:
+        """Return the value that is reached with this probability."""
+        return self.mode - self.width * math.log(-math.log1p(-probability))
+
+
+def interval(values: Floats, value: float, *, seed: int, draws: int = 400) -> tuple[float, float]:
+    """Return a 95 % interval of :meth:`Gumbel.beyond`, by drawing values (N,) again."""
+    random = np.random.default_rng(seed)
+    chances = [Gumbel.fit(random.choice(values, len(values))).beyond(value) for _ in range(draws)]
+    low, high = np.quantile(chances, [0.025, 0.975])
+    return float(low), float(high)

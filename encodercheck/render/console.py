@@ -121,6 +121,8 @@ def verdict(report: Report) -> Text:
     text.append(words.verdict(report), style=f"{style} reverse")
     text.append(f"  {words.tally(report.findings)}", style=style)
     text.append(f"  in {report.seconds:.1f} s", style="dim")
+    if report.suspicion is not None:
+        text.append(f"\n{report.suspicion.sentence()}")
     if report.memory.weights_bytes:
         text.append(f"\n{memory(report.memory)}", style="dim")
     command = words.replay_command(report)

@@ -176,6 +176,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         *(("note", note) for note in model.get("notes", ())),
         ("images", f"{images['count']} {images['source']}" if images["count"] else ""),
         ("compared with", report.compared_with),
+        ("suspicion", report.suspicion.sentence() if report.suspicion is not None else ""),
         ("rules", rules.sentence(report.rules)),
         ("profile", report.profile),
         ("seed", str(report.seed)),

@@ -1,0 +1,63 @@
+"""How suspicious a whole scan is: how often a clean encoder looks as bad in any check."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+LEAST = 1e-6
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """The probability that a clean encoder is at least this suspicious in any check of the suite.
+
+    ``low`` and ``high`` are its 95 % interval, ``encoders`` how many clean encoders it comes from.
+    """
+
+    probability: float
+    low: float
+    high: float
+    encoders: int
+
+    def sentence(self) -> str:
+        """Say it: "a clean encoder looks this suspicious 1 time in 400 (95 %: 210 to 1300)"."""
+        seldom, often = _times(self.low), _times(self.high)
+        span = f"95 %: {often} to {seldom}; from {self.encoders} clean encoders"
+        return (
+            f"a clean encoder looks this suspicious 1 time in {_times(self.probability)} ({span})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as the report's JSON has it."""
+        return {
+            "probability": self.probability,
+            "low": self.low,
+            "high": self.high,
+            "encoders": self.encoders,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Suspicion:
+        """Return what :meth:`to_dict` was made from.
+
+        Raises:
+            KeyError, TypeError, ValueError: it was not.
+        """
+        chances = [float(values[name]) for name in ("probability", "low", "high")]
+        encoders = values["encoders"]
+        if type(encoders) is not int or not all(0 <= chance <= 1 for chance in chances):
+            raise ValueError("its suspicion is no probability")
+        return cls(*chances, encoders)
+
+
+def _times(probability: float) -> str:
+    if probability < LEAST:
+        return f"more than {round(1 / LEAST):,}"
+    times = 1 / probability
+    if times < 9.95:
+        return f"{times:.2g}"
+    digits = 10 ** (math.floor(math.log10(times)) - 1)
+    return f"{round(times / digits) * digits:,}"
