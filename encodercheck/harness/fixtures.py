@@ -155,12 +155,12 @@ def compare(request: pytest.FixtureRequest, null: FindNull, measure: Measure) ->
     def against_clean(name: str, value: SupportsFloat, *, scale: str = "gain") -> bool:
         number = float(value)
         clean = null(name, scale=scale)
-        exhibiting.comparison(record, name, number, clean)
-        known = any(measurement.name == "p_value" for measurement in record.measurements)
-        measure(f"{name}_p_value" if known else "p_value", clean.p_value(number))
         if not (clean.own or clean.fixed is not None or SCALES[scale].carries):
             # Encoders of other kinds say nothing of it: for information only.
             return measure(name, number)
+        exhibiting.comparison(record, name, number, clean)
+        known = any(measurement.name == "p_value" for measurement in record.measurements)
+        measure(f"{name}_p_value" if known else "p_value", clean.p_value(number))
         clean.require_support()
         upward = SCALES[scale].harmless > 0
         limit = {"at_most": clean.limit} if upward else {"at_least": clean.limit}
