@@ -24,11 +24,12 @@ from encodercheck.errors import ConfigError
 from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null, student_t
 from encodercheck.methods.prediction import (
     Floats,
-    Gumbel,
     Ridge,
+    beyond,
     features,
     interval,
     left_out,
+    limit,
 )
 from encodercheck.suspicion import Suspicion
 from encodercheck.weights.header import located, os_reason, quoted
@@ -161,7 +162,7 @@ class Bank:
         clean = _scores(self)[:, known].max(1)
         worst = max(scores)
         low, high = interval(clean, worst, seed=0)
-        chance = Gumbel.fit(clean).beyond(worst)
+        chance = beyond(clean, worst)
         return Suspicion(chance, min(low, chance), max(high, chance), len(clean))
 
     def errors(self, column: int) -> list[float]:
@@ -221,7 +222,7 @@ def _scores(bank: Bank) -> Floats:
 
 @cache
 def _alpha(bank: Bank) -> float:
-    worst = Gumbel.fit(_scores(bank).max(1)).quantile(SUITE_ALPHA)
+    worst = limit(_scores(bank).max(1), SUITE_ALPHA)
     count = len(bank.encoders)
     return 1 - student_t(worst / math.sqrt(1 + 1 / count), count - 1)
 

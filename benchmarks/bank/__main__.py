@@ -43,6 +43,11 @@ def work(options: argparse.Namespace) -> None:
 
         fit()
         return
+    if options.action == "report":
+        from benchmarks.bank.reporting import report
+
+        report()
+        return
     index, count = map(int, options.part.split("/"))
     chosen = members()[: options.first]
     # By pairs, so that no process gets one half of the families.

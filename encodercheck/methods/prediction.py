@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from encodercheck.methods.null import student_t
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 # Gains count by what they leave: 0.99 is to 0.9 as 0.9 to 0.
@@ -23,10 +25,15 @@ LEAST_LEFT = 1e-4
 LOGARITHMS = ("centred_rank", "embedding_dim", "image_size", "noise_response", "length_variation")
 
 
+SHARES = ("batch_norm", "layer_norm", "group_norm")
+
+
 def feature(name: str, value: float) -> float:
     """Return a trait as a number whose differences count."""
     if name in LOGARITHMS:
         return math.log(max(value, 1e-9))
+    if name in SHARES:
+        return value
     return -math.log(max(1 - value, LEAST_LEFT))
 
 
@@ -88,31 +95,27 @@ def best_penalty(
     return min(penalties, key=error)
 
 
-@dataclass(frozen=True)
-class Gumbel:
-    """The distribution of the largest of several values (Gumbel, 1958), fitted by moments."""
+def beyond(values: Floats, value: float) -> float:
+    """Return how likely one more value like these (N,) is at least ``value``.
 
-    mode: float
-    width: float
-
-    @classmethod
-    def fit(cls, values: Floats) -> Gumbel:
-        """Fit values (N,), N at least 2."""
-        width = max(float(values.std(ddof=1)) * math.sqrt(6) / math.pi, 1e-6)
-        return cls(float(values.mean()) - np.euler_gamma * width, width)
-
-    def beyond(self, value: float) -> float:
-        """Return the probability of a value of at least ``value``."""
-        return -math.expm1(-math.exp(min(-(value - self.mode) / self.width, 700.0)))
-
-    def quantile(self, probability: float) -> float:
-        """Return the value that is reached with this probability."""
-        return self.mode - self.width * math.log(-math.log1p(-probability))
+    Student's prediction interval (Geisser, *Predictive Inference*, 1993, section 2.2).
+    """
+    width = float(values.std(ddof=1)) * math.sqrt(1 + 1 / len(values))
+    return 1 - student_t((value - float(values.mean())) / max(width, 1e-9), len(values) - 1)
 
 
 def interval(values: Floats, value: float, *, seed: int, draws: int = 400) -> tuple[float, float]:
-    """Return a 95 % interval of :meth:`Gumbel.beyond`, by drawing values (N,) again."""
+    """Return a 95 % interval of :func:`beyond`, by drawing the values (N,) again."""
     random = np.random.default_rng(seed)
-    chances = [Gumbel.fit(random.choice(values, len(values))).beyond(value) for _ in range(draws)]
+    chances = [beyond(random.choice(values, len(values)), value) for _ in range(draws)]
     low, high = np.quantile(chances, [0.025, 0.975])
     return float(low), float(high)
+
+
+def limit(values: Floats, probability: float) -> float:
+    """Return the value that one more like these (N,) exceeds with this probability."""
+    low, high = float(values.mean()), float(values.mean()) + 100 * float(values.std(ddof=1)) + 1
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if beyond(values, middle) > probability else (low, middle)
+    return high

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from encodercheck.encoder import Encoder
 from encodercheck.images.split import CleanSplit
@@ -33,6 +33,8 @@ BOUND = 16 / 255
 STRENGTH = 0.2
 # Noise that nobody sees, to tell how steep the encoder is.
 NOISE = 2 / 255
+# As their classes are called, in torch and in timm.
+NORMALISATIONS = ("batchnorm", "layernorm", "groupnorm")
 # A targeted search: so many targets, and steps.
 TARGETS = 6
 STEPS = 12
@@ -48,7 +50,7 @@ def traits(encoder: Encoder, split: CleanSplit, *, seed: int) -> dict[str, float
     Raises:
         CheckInconclusive: a clean embedding is not finite, or all are the same within rounding.
     """
-    encoder = encoder.folded()
+    module, encoder = encoder.module, encoder.folded()
     images = split.search.to(encoder.device)
     embeddings = collapse.finite_embeddings(encoder, images)
     clean = Clean.of(encoder, images)
@@ -61,7 +63,7 @@ def traits(encoder: Encoder, split: CleanSplit, *, seed: int) -> dict[str, float
         "image_size": float(encoder.image_size),
         "noise_response": noise_response(encoder, few, clean, seed=seed),
         "length_variation": length_variation(embeddings),
-    }
+    } | normalisation(module)
     for kind, triggers in random_triggers(encoder.image_size, seed=seed).items():
         gains, whitened = collapse.stamped_gains(encoder, clean, triggers, few)
         found |= _summary(kind, gains) | _summary(f"{kind}_whitened", whitened)
@@ -74,6 +76,18 @@ def _summary(name: str, values: list[float]) -> dict[str, float]:
         f"{name}_mean": sum(values) / len(values),
         f"{name}_max": ordered[-1],
     }
+
+
+def normalisation(module: nn.Module) -> dict[str, float]:
+    """Return which part of a network's normalisation layers is of each kind; all 0 without any.
+
+    Networks that normalise by batch statistics give way to small triggers more than those that
+    normalise each image by itself.
+    """
+    names = [type(part).__name__.lower() for part in module.modules()]
+    counts = {kind: sum(kind in name for name in names) for kind in NORMALISATIONS}
+    total = max(1, sum(counts.values()))
+    return {f"{kind.removesuffix('norm')}_norm": count / total for kind, count in counts.items()}
 
 
 def length_variation(embeddings: Tensor) -> float:

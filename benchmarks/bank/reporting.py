@@ -1,0 +1,216 @@
+"""The page about the bank, from its rows alone: error rates on kinds that are left out.
+
+Every row is judged by predictions, deviations and a limit that were made without any encoder of its
+group: its family, its pre-training, or its image source.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.bank.fitting import PENALTIES, SCALE, TRAITS, known, usable, value
+from benchmarks.bank.members import COUNT, OTHERS, PATCHES
+from encodercheck.bank import SUITE_ALPHA
+from encodercheck.cache import atomic_write_text
+from encodercheck.intervals import area, share
+from encodercheck.methods import prediction
+from encodercheck.methods.null import SCALES
+from encodercheck.methods.prediction import Floats, Ridge, best_penalty, features, left_out
+
+PAGE = Path(__file__).parents[2] / "docs" / "bank.md"
+GROUPS = {"family": "family", "method": "pre-training", "source": "image source"}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A row with its largest deviation, the value it is of, and the limit of its group."""
+
+    row: Row
+    score: float
+    worst: str
+    limit: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether a scan fails."""
+        return self.score > self.limit
+
+
+def judge(rows: Sequence[Row], group: str) -> list[Judged]:
+    """Return all rows judged without their own group, which is "family", "method" or "source"."""
+    clean = [row for row in rows if row["attack"] is None]
+    judged = []
+    for label in sorted({row[group] for row in rows}):
+        others = [row for row in clean if row[group] != label]
+        own = [row for row in rows if row[group] == label]
+        judged += _judge(own, others, group)
+    return judged
+
+
+def _judge(own: list[Row], others: list[Row], group: str) -> list[Judged]:
+    inputs, query = _inputs(others), _inputs(own)
+    groups = [row[group] for row in others]
+    known_scores, scores = [], []
+    for key, name in SCALE.items():
+        scale = SCALES[name]
+        outputs = np.array([scale.forward(value(row, key)) for row in others])
+        penalty = best_penalty(inputs, outputs, groups, PENALTIES)
+        errors = left_out(inputs, outputs, groups, penalty)
+        deviation = max(float(errors.std(ddof=1)), scale.least_deviation)
+        predicted = Ridge.fit(inputs, outputs, penalty)(query)
+        measured = np.array([scale.forward(value(row, key)) for row in own])
+        known_scores.append(errors / deviation)
+        scores.append((measured - predicted) / deviation)
+    limit = prediction.limit(np.stack(known_scores, 1).max(1), SUITE_ALPHA)
+    table = np.stack(scores, 1)
+    keys = list(SCALE)
+    return [
+        Judged(row, float(line.max()), keys[int(line.argmax())], limit)
+        for row, line in zip(own, table, strict=True)
+    ]
+
+
+def _inputs(rows: Sequence[Row]) -> Floats:
+    return np.array([features(row["traits"], TRAITS) for row in rows])
+
+
+def report() -> None:
+    """Write the page."""
+    everything = known()
+    rows = usable(everything)
+    clean = [row for row in rows if row["attack"] is None]
+    poisoned = [row for row in rows if row["attack"] is not None]
+    families = len({row["family"] for row in clean})
+    lines = [
+        "# The reference bank",
+        "",
+        "Made by `python -m benchmarks.bank report` from `benchmarks/bank/measured.json`, which",
+        "holds what the checks measured; `make` and `measure` made that, with profile standard.",
+        "",
+        f"It has {len(clean)} clean encoders of {families} families (planned: {COUNT}), each with a",
+        f"poisoned copy where the attack took ({len(poisoned)}). Every encoder below is judged by",
+        "predictions, deviations and a limit that were made without any encoder of its group.",
+        f"The limit is set for a false-positive rate of {SUITE_ALPHA:g} a scan. Intervals are 95 %",
+        "(Wilson's for rates, bootstrapped for areas).",
+        "",
+        "## Error rates with a group left out",
+        "",
+        "| left out | clean that failed | patches that failed | other attacks that failed | AUROC,"
+        " patches | AUROC, others | worst group by false alarms | worst group by misses |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    judged = {group: judge(rows, group) for group in GROUPS}
+    lines += [_line(judged[group], group) for group in GROUPS]
+    lines += ["", "## By attack, with the family left out", ""]
+    lines += _by(judged["family"], "attack", (*PATCHES, *OTHERS))
+    lines += ["", "## By family, left out", ""]
+    lines += _by_family(judged["family"])
+    lines += ["", "## The same encoders by a fixed limit", "", *_fixed(rows)]
+    lines += ["", "## Clean encoders that failed", "", *_alarms(judged["family"])]
+    lines += ["", "## Poisoned encoders that passed", "", *_misses(judged["family"])]
+    atomic_write_text(PAGE, "\n".join(lines).rstrip() + "\n")
+
+
+def _split(judged: Sequence[Judged]) -> tuple[list[Judged], list[Judged], list[Judged]]:
+    """Return the clean ones, those with patches, and those with other attacks."""
+    return (
+        [j for j in judged if j.row["attack"] is None],
+        [j for j in judged if j.row["attack"] in PATCHES],
+        [j for j in judged if j.row["attack"] in OTHERS],
+    )
+
+
+def _line(judged: Sequence[Judged], group: str) -> str:
+    clean, patches, others = _split(judged)
+    scores = [j.score for j in clean]
+    cells = [
+        GROUPS[group],
+        *(share(sum(j.failed for j in part), len(part)) for part in (clean, patches, others)),
+        *(area([j.score for j in part], scores) for part in (patches, others)),
+        _most(clean, group, failed=True),
+        _most([*patches, *others], group, failed=False),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _most(judged: Sequence[Judged], group: str, *, failed: bool) -> str:
+    """Return the group in which most failed, or did not, as "MoCo: 2 of 20"."""
+    all_of = Counter(j.row[group] for j in judged)
+    those = Counter(j.row[group] for j in judged if j.failed is failed)
+    if not those:
+        return "none"
+    worst = max(those, key=lambda name: those[name] / all_of[name])
+    return f"{worst}: {those[worst]} of {all_of[worst]}"
+
+
+def _by(judged: Sequence[Judged], fact: str, names: Sequence[str]) -> list[str]:
+    clean = [j.score for j in judged if j.row["attack"] is None]
+    lines = [
+        "| attack | failed | AUROC | by the value |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name in names:
+        own = [j for j in judged if j.row[fact] == name]
+        if own:
+            worst = Counter(j.worst for j in own).most_common(3)
+            told = ", ".join(f"{key} {count}" for key, count in worst)
+            failed = share(sum(j.failed for j in own), len(own))
+            lines.append(f"| {name} | {failed} | {area([j.score for j in own], clean)} | {told} |")
+    return lines
+
+
+def _by_family(judged: Sequence[Judged]) -> list[str]:
+    lines = [
+        "| family | clean that failed | patches | other attacks |",
+        "| --- | --- | --- | --- |",
+    ]
+    for family in dict.fromkeys(j.row["family"] for j in judged):
+        parts = _split([j for j in judged if j.row["family"] == family])
+        cells = [f"{sum(j.failed for j in part)} of {len(part)}" for part in parts]
+        lines.append(f"| {family} | {' | '.join(cells)} |")
+    return lines
+
+
+def _fixed(rows: Sequence[Row]) -> list[str]:
+    """Return what one limit for all does: PL1 below 0.1, DECREE's, of our search for it."""
+    parts = (
+        ("clean", [row for row in rows if row["attack"] is None]),
+        ("patches", [row for row in rows if row["attack"] in PATCHES]),
+        ("other attacks", [row for row in rows if row["attack"] in OTHERS]),
+    )
+    lines = ["| encoders | EC201's PL1 below 0.1 | EC202's gain above 0.9 |", "| --- | --- | --- |"]
+    for name, own in parts:
+        small = sum(value(row, "EC201.pl1") < 0.1 for row in own)
+        alike = sum(value(row, "EC202.gain") > 0.9 for row in own)
+        lines.append(f"| {name} | {share(small, len(own))} | {share(alike, len(own))} |")
+    return lines
+
+
+def _alarms(judged: Sequence[Judged]) -> list[str]:
+    found = [j for j in judged if j.row["attack"] is None and j.failed]
+    return [f"- {_named(j)}" for j in found] or ["None."]
+
+
+def _misses(judged: Sequence[Judged]) -> list[str]:
+    found = [j for j in judged if j.row["attack"] is not None and not j.failed]
+    lines = []
+    for j in sorted(found, key=lambda j: j.row["attack"]):
+        own = ", ".join(f"{gains['gain']:.2f}" for gains in j.row.get("own", ()))
+        lines.append(f"- {j.row['attack']}, {_named(j)}; the attacker's own trigger gains {own}")
+    return lines or ["None."]
+
+
+def _named(judged: Judged) -> str:
+    row = judged.row
+    return (
+        f"{row['family']}, {row['method']} on {row['source']} (number {row['number']}): "
+        f"{judged.score:.2f} deviations in {judged.worst}, limit {judged.limit:.2f}"
+    )
