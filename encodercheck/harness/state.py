@@ -88,6 +88,7 @@ class ScanState:
             structure=self.encoder.structure,
             profile=self.profile.name,
             images=self.image_set.get("source"),
+            images_digest=self.image_set.get("digest"),
             traits=traits,
         )
         side = Direction.AT_MOST if SCALES[scale].harmless > 0 else Direction.AT_LEAST
