@@ -61,7 +61,9 @@ MAKE_ANOTHER = "make it again with `encodercheck calibrate`"
 class CleanEncoder:
     """What the checks measured on one clean encoder: ``values`` by ``ID.name``, as "EC202.gain".
 
-    ``profile`` and ``images`` say how: a file has them once for all of its encoders.
+    ``profile``, ``images`` and ``images_digest`` say how: a file has them once for all of its
+    encoders. The digest is that of a folder's files, however the folder is spelled; None where the
+    name says it all.
     ``structure`` is :attr:`Encoder.structure`, and ``sketch`` that of its weights, see
     :mod:`~encodercheck.sketch`; None where they are not known.
     """
@@ -73,6 +75,7 @@ class CleanEncoder:
     values: Mapping[str, float]
     profile: str = "standard"
     images: str = "procedural"
+    images_digest: str | None = None
     structure: str | None = None
     sketch: Sketch | None = None
 
@@ -101,6 +104,7 @@ class CleanEncoder:
             values=values,
             profile=report.profile,
             images=report.images["source"],
+            images_digest=report.images.get("digest"),
             structure=model.get("structure"),
             sketch=sketch,
         )
@@ -123,6 +127,12 @@ class CleanEncoder:
         """Tell whether these are its weights, as a file's hash or a sketch of them has it."""
         return self.sha256 == sha256 or is_copy(self.sketch, sketch)
 
+    def is_measured_on(self, images: str | None, digest: str | None) -> bool:
+        """Tell whether it was measured on these images: by their digest, else by their name."""
+        if self.images_digest is not None and digest is not None:
+            return self.images_digest == digest
+        return self.images == images
+
     def is_built_as(self, architecture: str, image_size: int, structure: str | None) -> bool:
         """Tell whether it is a network of this structure; where that is not known, by its name."""
         if self.structure is not None and structure is not None:
@@ -142,6 +152,7 @@ class Nulls:
     images: str = "procedural"
     versions: Mapping[str, str] = field(default_factory=dict)
     encoders: tuple[CleanEncoder, ...] = ()
+    images_digest: str | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> Nulls:
@@ -174,14 +185,17 @@ class Nulls:
             ConfigError: the encoders were not all measured alike.
             OutputError: the file cannot be written.
         """
-        if any((e.profile, e.images) != (self.profile, self.images) for e in self.encoders):
+        own = self.profile, self.images, self.images_digest
+        if any((e.profile, e.images, e.images_digest) != own for e in self.encoders):
             raise ConfigError(
                 f"{located(path)}: one null is of one profile and one kind of images; write two"
             )
+        known = {} if self.images_digest is None else {"images_digest": self.images_digest}
         content = {
             "schema": SCHEMA,
             "profile": self.profile,
             "images": self.images,
+            **known,
             "versions": dict(self.versions),
             "encoders": [encoder.to_dict() for encoder in self.encoders],
         }
@@ -214,6 +228,7 @@ class Nulls:
         structure: str | None = None,
         profile: str | None = None,
         images: str | None = None,
+        images_digest: str | None = None,
         traits: Traits | None = None,
     ) -> Null:
         """Return the values under ``key``, as "EC202.gain", to judge an encoder by.
@@ -221,8 +236,9 @@ class Nulls:
         They are those of its own architecture and image size where there are enough, else those of
         all encoders, else none. What is of one architecture the ``structure`` says, whatever its
         name, see :mod:`~encodercheck.structure`; where that is not known, the name. In either case
-        only those count that were measured with ``profile`` and on ``images``, where there are
-        enough of them. Where others had to do, the source says so.
+        only those count that were measured with ``profile`` and on ``images``, which go by their
+        ``images_digest`` where it is known, as long as there are enough of them. Where others had
+        to do, the source says so.
         ``traits`` returns what the encoder under test has under the names in ``TRAITS``: of many
         encoders of its own architecture only those count that are most like it, see
         :func:`_most_alike`.
@@ -238,15 +254,16 @@ class Nulls:
         chosen = same if own else known
         if len(chosen) < LEAST_ENCODERS:
             return Null((), scale, f"{len(chosen)} with {key}", own=False)
-        alike = [e for e in chosen if e.profile == profile and e.images == images]
+        pictures = images, images_digest
+        alike = [e for e in chosen if e.profile == profile and e.is_measured_on(*pictures)]
         chosen = alike if len(alike) >= LEAST_ENCODERS else chosen
         of = _own(chosen, architecture) if own else _others(chosen, architecture, image_size)
-        among = f"{len(chosen)} clean encoders of {of}{_unlike(chosen, profile, images)}"
+        among = f"{len(chosen)} clean encoders of {of}{_unlike(chosen, profile, *pictures)}"
         # Both traits depend on the images, and one on their number.
         if (
             own
             and traits is not None
-            and all((e.profile, e.images) == (profile, images) for e in chosen)
+            and all(e.profile == profile and e.is_measured_on(*pictures) for e in chosen)
         ):
             near = _most_alike(chosen, traits)
             if len(near) < len(chosen):
@@ -316,10 +333,12 @@ def _others(encoders: Sequence[CleanEncoder], architecture: str, image_size: int
     return f"{len(others)} other architecture{'s' if len(others) > 1 else ''}"
 
 
-def _unlike(encoders: Sequence[CleanEncoder], profile: str | None, images: str | None) -> str:
+def _unlike(
+    encoders: Sequence[CleanEncoder], profile: str | None, images: str | None, digest: str | None
+) -> str:
     """Say how the measuring of the encoders differs from that of the scan."""
     profiles = {encoder.profile for encoder in encoders} - {profile}
-    kinds = {encoder.images for encoder in encoders} - {images}
+    kinds = {e.images for e in encoders if not e.is_measured_on(images, digest)}
     faults = []
     if profile is not None and profiles:
         faults.append(f"with profile {', '.join(sorted(profiles))} instead of {profile}")
@@ -332,18 +351,25 @@ def _nulls(content: Any) -> Nulls:
     """Check everything that a file says; raise ValueError with the first fault."""
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise ValueError(f"its schema is not {SCHEMA}")
-    _keys(content, ("schema", "profile", "images", "versions", "encoders"), "the file")
+    needed = ("schema", "profile", "images", "versions", "encoders")
+    _keys(content, needed, "the file", optional=("images_digest",))
     profile, images = _text(content, "profile"), _text(content, "images")
+    digest = content.get("images_digest")
+    if "images_digest" in content and not SHA256.fullmatch(_text(content, "images_digest")):
+        raise ValueError("images_digest is not 64 hexadecimal digits")
     versions = content["versions"]
     if not isinstance(versions, dict) or not isinstance(content["encoders"], list):
         raise ValueError("versions is no object, or encoders no list")
     encoders = tuple(
-        replace(_encoder(entry, f"encoder {i}"), profile=profile, images=images)
+        replace(
+            _encoder(entry, f"encoder {i}"), profile=profile, images=images, images_digest=digest
+        )
         for i, entry in enumerate(content["encoders"])
     )
     if len({encoder.sha256 for encoder in encoders}) < len(encoders):
         raise ValueError("it has an encoder twice")
-    return Nulls(profile, images, {name: _text(versions, name) for name in versions}, encoders)
+    said = {name: _text(versions, name) for name in versions}
+    return Nulls(profile, images, said, encoders, digest)
 
 
 def _encoder(entry: Any, place: str) -> CleanEncoder:

@@ -255,7 +255,7 @@ class Report:
         )
         return cls(
             model={"path": model} | NOTHING_KNOWN,
-            images={"source": "none", "count": 0, "unreadable": 0},
+            images={"source": "none", "digest": None, "count": 0, "unreadable": 0},
             findings=(finding,),
             seed=seed,
             device=device,

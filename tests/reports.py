@@ -17,7 +17,7 @@ MODEL = {
     "embedding_dim": 128,
     "parameters": 312000,
 }
-IMAGES = {"source": "procedural", "count": 352, "unreadable": 0}
+IMAGES = {"source": "procedural", "digest": None, "count": 352, "unreadable": 0}
 PASSED = Finding(
     "EC001",
     "check_ec001_integrity.py::check_integrity",

@@ -24,7 +24,7 @@ MODEL = {
     "embedding_dim": 128,
     "parameters": 312000,
 }
-IMAGES = {"source": "procedural", "count": 352, "unreadable": 0}
+IMAGES = {"source": "procedural", "digest": None, "count": 352, "unreadable": 0}
 CLEAN = (0.31, 0.42, 0.44, 0.47, 0.52, 0.6, 0.66, 0.71)
 
 

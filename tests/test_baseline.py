@@ -173,6 +173,17 @@ def test_what_was_set_otherwise_is_told():
     assert found.settings == ("profile: standard -> quick", "seed: 0 -> 3", "torch: 2 -> 3")
 
 
+def test_one_folder_of_images_is_no_change_however_it_is_spelled():
+    images = {"source": "photos/", "digest": "a" * 64, "count": 100, "unreadable": 0}
+    before = Baseline("old.json", (_report(images=images),))
+    moved = images | {"source": "./photos"}
+    other = moved | {"digest": "b" * 64}
+    assert before.compare(_report(images=moved)).settings == ()
+    assert before.compare(_report(images=other)).settings == (
+        "images: 100 photos/ -> 100 ./photos",
+    )
+
+
 # Reading.
 
 

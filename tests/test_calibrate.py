@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import models
+import pictures
 import pytest
 import short_suite
 import torch
@@ -192,6 +193,29 @@ def test_options_of_a_model_are_those_of_a_scan(folder):
     ended = calibrate(folder, *clean(0), "--out", "never.json", "--std", "0,1,1", *QUICK)
     assert ended.returncode == 2, ended
     assert ended.stderr == "encodercheck: --std: must be positive\n"
+
+
+def test_images_are_the_same_however_their_folder_is_spelled(folder, monkeypatch):
+    photos = pictures.write(folder / "photos", 230, seed=3)
+    options = ["--out", "photos.json", *QUICK]
+    ended = calibrate(folder, *clean(0, 1), "--images", "photos/", *options)
+    assert ended.returncode == 0, ended
+    ended = calibrate(folder, *clean(2), "--images", str(photos), "--append", *options)
+    assert ended.returncode == 0, ended
+    monkeypatch.chdir(folder)
+    for name in ("photos", "./photos", str(photos)):
+        state = scanning.prepare(
+            "clean3.safetensors", profile="quick", images=name, null="photos.json"
+        )
+        null = state.null("ACME001.own", scale="size")
+        assert null.own
+        assert "measured" not in null.source
+    pictures.write(photos, 231, seed=3)
+    ended = calibrate(folder, *clean(2), "--images", "photos/", "--append", *options)
+    assert ended.returncode == 2, ended
+    assert "has profile quick and photos/ images, not quick and photos/ as they are now" in (
+        ended.stderr
+    )
 
 
 @pytest.mark.parametrize("noise", [0, 1e-3])

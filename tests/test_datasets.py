@@ -239,7 +239,13 @@ def test_a_folder_that_exists_is_one_whatever_it_is_called(tmp_path, monkeypatch
     for number in range(4):
         Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / "cifar10:photos" / f"{number}.png")
     found = source.collect("cifar10:photos", 4, size=8, seed=0)
-    assert found.describe() == {"source": "cifar10:photos", "count": 4, "unreadable": 0}
+    assert found.describe() == {
+        "source": "cifar10:photos",
+        "digest": found.digest,
+        "count": 4,
+        "unreadable": 0,
+    }
+    assert found.digest is not None
     assert datasets.parse("cifar10:photos") is None
     assert datasets.parse("cifar10:data") == ("cifar10", Path("data"))
 
@@ -276,7 +282,12 @@ def cifar(tmp_path_factory):
 
 def test_a_scan_takes_test_images_by_the_seed(cifar):
     found = source.collect(cifar, 300, size=32, seed=3)
-    assert found.describe() == {"source": "cifar10", "count": 300, "unreadable": 0}
+    assert found.describe() == {
+        "source": "cifar10",
+        "digest": None,
+        "count": 300,
+        "unreadable": 0,
+    }
     test = datasets.open(cifar).test.images(range(320), 32)
     known = {image.numpy().tobytes() for image in test}
     drawn = [image.numpy().tobytes() for image in found.images]

@@ -1,5 +1,7 @@
 """Where images come from: folders with good, bad and too few files."""
 
+import shutil
+
 import pytest
 import torch
 from PIL import Image
@@ -63,4 +65,37 @@ def test_a_missing_folder_is_named(tmp_path):
 def test_without_a_folder_images_are_generated():
     found = source.collect(None, 5, size=12, seed=0)
     assert found.images.shape == (5, 3, 12, 12)
-    assert found.describe() == {"source": "procedural", "count": 5, "unreadable": 0}
+    assert found.describe() == {
+        "source": "procedural",
+        "digest": None,
+        "count": 5,
+        "unreadable": 0,
+    }
+
+
+def test_a_folder_is_the_same_however_it_is_spelled(pictures, monkeypatch):
+    monkeypatch.chdir(pictures.parent)
+    name = pictures.name
+    (pictures.parent / "link").symlink_to(pictures)
+    spelled = [name, f"{name}/", f"./{name}", f"{name}/sub/..", str(pictures), "link"]
+    digests = {source.collect(one, 4, size=8, seed=0).digest for one in spelled}
+    assert digests == {source.digest(name)}
+    moved = shutil.copytree(pictures, pictures.parent / f"{name}-moved")
+    assert source.digest(str(moved)) == source.digest(name)
+
+
+def test_other_files_make_another_folder(pictures):
+    digests = [source.digest(str(pictures))]
+    Image.new("RGB", (9, 9)).save(pictures / "e.png")
+    digests.append(source.digest(str(pictures)))
+    (pictures / "e.png").rename(pictures / "f.png")
+    digests.append(source.digest(str(pictures)))
+    Image.new("RGB", (90, 90)).save(pictures / "f.png")
+    digests.append(source.digest(str(pictures)))
+    assert len(set(digests)) == 4
+    # What is no image has no part in it.
+    (pictures / "notes.txt").write_text("")
+    assert source.digest(str(pictures)) == digests[-1]
+    assert source.digest(None) is None
+    with pytest.raises(ImagesError, match="no such folder"):
+        source.digest(str(pictures / "missing"))

@@ -301,6 +301,21 @@ def test_the_shipped_structures_are_those_that_are_built_today():
     assert {e.architecture: e.structure for e in Nulls.shipped().encoders} == built
 
 
+def test_images_are_known_by_what_they_are(tmp_path):
+    digest, another = "a" * 64, "b" * 64
+    facts = {"images": "photos/", "images_digest": digest}
+    known = Nulls(encoders=tuple(clean(number=i, **facts) for i in range(3)), **facts)
+    known.write(tmp_path / "null.json")
+    known = Nulls.read(tmp_path / "null.json")
+    asked = {"profile": "standard", "images": "./photos"}
+    assert "measured" not in find(known, **asked, images_digest=digest).source
+    other = find(known, profile="standard", images="photos/", images_digest=another)
+    assert other.source.endswith("measured on other images (photos/)")
+    # As an earlier version measured.
+    assert "measured" not in find(known, profile="standard", images="photos/").source
+    assert "measured" in find(known, **asked).source
+
+
 def test_too_few_altogether_is_no_null():
     null = find(Nulls(encoders=(clean(), clean("vit", 1))))
     assert not null.supported
@@ -360,7 +375,8 @@ def test_a_report_becomes_an_encoder():
         measured(Measurement("size", 0.1, 0.1, Direction.AT_LEAST), id="A[blue]"),
         measured(Measurement("size", 0.3, 0.1, Direction.AT_LEAST), id="A[green]"),
     )
-    report = Report(model, {"source": "procedural"}, findings, 0, "cpu", {}, 1.0, "quick")
+    images = {"source": "procedural", "digest": "d" * 64}
+    report = Report(model, images, findings, 0, "cpu", {}, 1.0, "quick")
     assert CleanEncoder.of(report) == CleanEncoder(
         "resnet18",
         32,
@@ -368,6 +384,7 @@ def test_a_report_becomes_an_encoder():
         "a" * 64,
         {"EC202.gain": 0.3, "EC202.base": 0.1, "A.size": 0.1},
         profile="quick",
+        images_digest="d" * 64,
         structure=STRUCTURE,
     )
     # As an earlier version wrote reports.
@@ -391,6 +408,7 @@ HOSTILE = {
     "more keys": (file_of(extra=1), "the file must be an object of schema, profile"),
     "nothing else": ({"schema": "encodercheck.null/1"}, "the file must be an object of"),
     "a profile that is a number": (file_of(profile=1), "profile is no printable text"),
+    "a digest of nothing": (file_of(images_digest="a"), "images_digest is not 64 hexadecimal"),
     "control codes": (file_of(images="\x1b[31mred"), "images is no printable text"),
     "long": (file_of(images="x" * 1001), "images is no printable text"),
     "versions of numbers": (file_of(versions={"torch": 2}), "torch is no printable text"),

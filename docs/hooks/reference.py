@@ -218,7 +218,7 @@ _EXAMPLE = Report(
         "embedding_dim": 512,
         "parameters": 11176512,
     },
-    images={"source": "folder", "count": 352, "unreadable": 0},
+    images={"source": "folder", "digest": "ef" * 32, "count": 352, "unreadable": 0},
     findings=(
         Finding(
             "ACME001",

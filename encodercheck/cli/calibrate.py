@@ -102,11 +102,14 @@ def _known(out: Path, profile: str, images: str | None) -> Nulls | None:
     if not out.exists():
         return None
     nulls = Nulls.read(out)
-    kind = source.kind(images)
-    if nulls.encoders and (nulls.profile, nulls.images) != (profile, kind):
+    kind, digest = source.kind(images), source.digest(images)
+    alike = all(e.is_measured_on(kind, digest) for e in nulls.encoders)
+    if nulls.encoders and (nulls.profile != profile or not alike):
+        # A folder may hold other files than it did.
+        now = "" if alike or kind != nulls.images else " as they are now"
         raise ConfigError(
             f"{out}: has profile {nulls.profile} and {nulls.images} images, not {profile} and "
-            f"{kind}; measure alike, or name another file"
+            f"{kind}{now}; measure alike, or name another file"
         )
     return nulls
 
@@ -225,10 +228,16 @@ def _together(known: Nulls | None, measured: list[CleanEncoder]) -> Nulls:
     from encodercheck.nulls import Nulls
     from encodercheck.scanning import versions
 
-    first = measured[0]
-    nulls = replace(known or Nulls(), profile=first.profile, images=first.images)
+    first = known.encoders[0] if known is not None and known.encoders else measured[0]
+    # One folder may be spelled in several ways.
+    how: dict[str, Any] = {
+        "profile": first.profile,
+        "images": first.images,
+        "images_digest": first.images_digest,
+    }
+    nulls = replace(known or Nulls(), **how)
     for encoder in measured:
-        nulls = nulls.merged(replace(nulls, encoders=(encoder,)))
+        nulls = nulls.merged(replace(nulls, encoders=(replace(encoder, **how),)))
     return replace(nulls, versions=versions())
 
 

@@ -99,6 +99,7 @@ class ScanState:
             structure=self.encoder.structure,
             profile=self.profile.name,
             images=self.image_set.get("source"),
+            images_digest=self.image_set.get("digest"),
         )
         if (own.own and own.supported) or traits is None or key not in self.bank.values:
             return own

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from encodercheck.cache import content_hash
 from encodercheck.errors import ImagesError
 from encodercheck.images import datasets, folder
 from encodercheck.images.labelled import Labelled
@@ -27,6 +28,10 @@ class Pool(Protocol):
 
     def count(self) -> int:
         """Return how many there are, or files that should be images."""
+        ...
+
+    def digest(self) -> str | None:
+        """Return what the same images have in common wherever they lie; None where a name does."""
         ...
 
     def holds(self) -> str:
@@ -57,6 +62,12 @@ class FolderPool:
     def count(self) -> int:
         """Return how many files there are."""
         return len(folder.listing(self.path, option=self.option))
+
+    def digest(self) -> str | None:
+        """Return the SHA-256 of the files' names, inside the folder, and sizes; none is read."""
+        files = folder.listing(self.path, option=self.option)
+        states = [[f.relative_to(self.path).as_posix(), f.stat().st_size] for f in files]
+        return content_hash(sorted(states))
 
     def holds(self) -> str:
         """Say how many files there are."""
@@ -91,6 +102,10 @@ class DatasetPool:
     def count(self) -> int:
         """Return how many images there are."""
         return len(self._split)
+
+    def digest(self) -> str | None:
+        """Return None: a data set is known by its name."""
+        return None
 
     def holds(self) -> str:
         """Say how many images there are."""

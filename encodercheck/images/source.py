@@ -24,15 +24,25 @@ FURTHER = 10**9
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Clean images, (N, 3, H, W) in [0, 1] on the CPU, and where they came from."""
+    """Clean images, (N, 3, H, W) in [0, 1] on the CPU, and where they came from.
+
+    ``digest`` is the same for a folder of the same files, however it is spelled and wherever it
+    lies; None for what goes by a name.
+    """
 
     images: Tensor
     source: str
     unreadable: int = 0
+    digest: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return the ``images`` part of a report."""
-        return {"source": self.source, "count": len(self.images), "unreadable": self.unreadable}
+        return {
+            "source": self.source,
+            "digest": self.digest,
+            "count": len(self.images),
+            "unreadable": self.unreadable,
+        }
 
 
 def collect(source: str | None, n: int, *, size: int, seed: int) -> ImageSet:
@@ -48,12 +58,21 @@ def collect(source: str | None, n: int, *, size: int, seed: int) -> ImageSet:
         return ImageSet(procedural.images(n, size=size, seed=seed), PROCEDURAL)
     found = pool.opened(source)
     images, unreadable = found.images(n, size=size, seed=seed)
-    return ImageSet(images, found.kind, unreadable)
+    return ImageSet(images, found.kind, unreadable, found.digest())
 
 
 def kind(source: str | None) -> str:
     """Return what a report calls the images of ``source``: a data set by its name alone."""
     return PROCEDURAL if source is None else pool.opened(source).kind
+
+
+def digest(source: str | None) -> str | None:
+    """Return what folders of the same files have in common, see :class:`ImageSet`.
+
+    Raises:
+        ImagesError: there is no such folder.
+    """
+    return None if source is None else pool.opened(source).digest()
 
 
 @dataclass(frozen=True)

@@ -288,7 +288,7 @@ def _settings(old: Report, new: Report) -> Iterator[str]:
     """Say what was set otherwise: then a check may end otherwise for no fault of the model's."""
     facts = (
         ("architecture", old.model.get("architecture"), new.model.get("architecture")),
-        ("images", _images(old), _images(new)),
+        ("images", *_images(old, new)),
         ("profile", old.profile, new.profile),
         ("seed", old.seed, new.seed),
         ("device", old.device, new.device),
@@ -303,8 +303,16 @@ def _settings(old: Report, new: Report) -> Iterator[str]:
             yield f"{name}: {before} -> {after}"
 
 
-def _images(report: Report) -> str:
-    return f"{report.images.get('count')} {report.images.get('source')}"
+def _images(old: Report, new: Report) -> tuple[str, str]:
+    """Return what the scans call their images; the same files have one name."""
+    digest = new.images.get("digest")
+    same = digest is not None and digest == old.images.get("digest")
+    names = [(new if same else report).images.get("source") for report in (old, new)]
+    before, after = (
+        f"{report.images.get('count')} {name}"
+        for report, name in zip((old, new), names, strict=True)
+    )
+    return before, after
 
 
 def _reports(content: Any) -> tuple[Report, ...]:
