@@ -21,6 +21,7 @@ def check_recognition(
     )
     seen = recognition(encoder, found.trigger, clean_split)
     measure("recognised", seen.recognised)
+    measure("forgotten_centred", seen.forgotten_centred)
     if not compare("forgotten", seen.forgotten):
         # Shrinking goes by how alike images are, and these need not be.
         artifacts.witness(witness(encoder, found.trigger, clean_split.held_out))

@@ -35,7 +35,7 @@ from encodercheck.methods.shrink import shrink
 from encodercheck.profiles import PROFILES
 
 PAGE = Path(__file__).parents[1] / "docs" / "black-box.md"
-GRADIENTS = ("EC201", "EC202", "EC203", "EC204")
+GRADIENTS = ("EC201", "EC202", "EC203", "EC204", "EC205")
 SIZE = 32
 WEIGHTS = np.random.default_rng(0).standard_normal((192, 16)).astype(np.float32)
 

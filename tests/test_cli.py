@@ -311,7 +311,7 @@ def test_identify_says_how_the_architecture_was_found(folder, model):
 def test_the_suite_is_listed(folder):
     ended = run("checks", cwd=folder)
     ids = [line.split()[0] for line in ended.stdout.splitlines()]
-    assert ids == ["EC001", "EC101", "EC102", "EC201", "EC202", "EC203", "EC204", "EC301"]
+    assert ids == ["EC001", "EC101", "EC102", "EC201", "EC202", "EC203", "EC204", "EC205", "EC301"]
 
 
 @pytest.mark.parametrize(

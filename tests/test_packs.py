@@ -12,7 +12,7 @@ import pytest
 from commands import python, run
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "check-pack"
-BUILT_IN = ["EC001", "EC101", "EC102", "EC201", "EC202", "EC203", "EC204", "EC301"]
+BUILT_IN = ["EC001", "EC101", "EC102", "EC201", "EC202", "EC203", "EC204", "EC205", "EC301"]
 
 
 @pytest.fixture(scope="module")

@@ -338,5 +338,5 @@ def test_bash_takes_a_colon_for_a_word(tmp_path, words, offered):
 
 def test_check_ids_are_all_of_the_built_in_suite():
     assert completion.check_ids("") == [
-        *("EC001", "EC101", "EC102", "EC201", "EC202", "EC203", "EC204", "EC301")
+        *("EC001", "EC101", "EC102", "EC201", "EC202", "EC203", "EC204", "EC205", "EC301")
     ]

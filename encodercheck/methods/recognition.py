@@ -41,6 +41,7 @@ from encodercheck.trigger import Trigger
 SHRINKAGE = 0.05
 # Below this part of the largest magnitude, differences are rounding errors of 32 bits.
 LEAST_SPREAD = 1e-5
+LEAST_VARIANCE = 1e-8
 # Twice the images of the other searches' steps: a covariance takes more than a mean does.
 BATCHES = 2
 # The best restarts by their last batches are put in order on this many search images.
@@ -50,40 +51,45 @@ RANKING_IMAGES = 64
 
 @dataclass(frozen=True)
 class Space:
-    """Where embeddings are compared: clean ones are white in it, and every one has length 1.
+    """Where embeddings are compared: there clean ones are white.
 
-    ``magnitude`` is what embeddings are divided by, ``centre`` (D,) the clean mean that is taken
-    off then, ``axes`` (D, K) what whitens. A constant added to all embeddings, a factor, and a
-    rotation make no difference; nor does a component that dominates all others.
+    Unit vectors, the clean mean ``centre`` (D,) taken off, times ``axes`` (D, K). Factors, an
+    image's own among them, and rotations make no difference, nor does a dominant component. Where
+    ``centred``, the mean is taken off first, and the white vectors are those of length 1: then a
+    constant added to all embeddings makes no difference either, but clean encoders come closer to
+    backdoored ones. ``magnitude`` is what embeddings are divided by before anything.
     """
 
     magnitude: Tensor
     centre: Tensor
     axes: Tensor
+    centred: bool = False
 
     @classmethod
-    def of(cls, embeddings: Tensor) -> Space:
+    def of(cls, embeddings: Tensor, *, centred: bool = False) -> Space:
         """Return the space in which these embeddings (N, D) of clean images are white.
 
         Raises:
             CheckInconclusive: they are not finite, or all one.
         """
         exact = collapse.require_finite(embeddings).detach().cpu().double()
-        magnitude = exact.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-        exact = exact / magnitude
+        magnitude = exact.abs().max().clamp_min(torch.finfo(exact.dtype).tiny)
+        exact = exact / magnitude if centred else functional.normalize(exact / magnitude, dim=1)
         centre = exact.mean(0)
         _, lengths, axes = torch.linalg.svd(exact - centre, full_matrices=False)
         variances = lengths.square() / len(exact)
         if not float(variances[0]) > LEAST_SPREAD**2:
             raise CheckInconclusive("the images' embeddings are all one (EC101 says more)")
-        kept = variances > 1e-8 * variances[0]
+        kept = variances > LEAST_VARIANCE * variances[0]
         scales = (variances[kept] + SHRINKAGE * variances[0]).sqrt()
-        return cls(magnitude, centre, axes[kept].T / scales)
+        return cls(magnitude, centre, axes[kept].T / scales, centred)
 
     def __call__(self, embeddings: Tensor) -> Tensor:
-        """Return embeddings (..., N, D) as unit vectors (..., N, K); gradients flow through."""
+        """Return where embeddings (..., N, D) lie, (..., N, K); gradients flow through."""
         exact = embeddings.cpu().double() / self.magnitude
-        return functional.normalize((exact - self.centre) @ self.axes, dim=-1)
+        exact = exact if self.centred else functional.normalize(exact, dim=-1)
+        white = (exact - self.centre) @ self.axes
+        return functional.normalize(white, dim=-1) if self.centred else white
 
 
 def remembered(stamped: Tensor, clean: Tensor) -> Tensor:
@@ -101,20 +107,26 @@ def remembered(stamped: Tensor, clean: Tensor) -> Tensor:
 
 
 def recognised(stamped: Tensor, clean: Tensor) -> float:
-    """Return the part of ``stamped`` (N, K) that are nearest to their own of ``clean`` (N, K)."""
-    nearest = (stamped @ clean.T).argmax(1)
-    return float((nearest == torch.arange(len(nearest), device=nearest.device)).double().mean())
+    """Return the part of ``stamped`` (N, K) that are nearest to their own of ``clean`` (N, K).
+
+    Nearest by cosine, in [0, 1].
+    """
+    one, other = (functional.normalize(white, dim=1) for white in (stamped, clean))
+    nearest = (one @ other.T).argmax(1)
+    return float((nearest == torch.arange(len(nearest))).double().mean())
 
 
 @dataclass(frozen=True)
 class Recognition:
     """What a trigger leaves of images' embeddings.
 
-    ``forgotten`` is 1 less what is :func:`remembered`, at most 1; ``recognised`` the part of the
-    images that stay nearest to their own clean embeddings, in [0, 1].
+    ``forgotten`` is 1 less what is :func:`remembered`, at most 1, and ``forgotten_centred`` the
+    same in a centred space; ``recognised`` is the part of the images that stay nearest to their own
+    clean embeddings, in [0, 1].
     """
 
     forgotten: float
+    forgotten_centred: float
     recognised: float
 
 
@@ -124,11 +136,15 @@ def recognition(encoder: Encoder, trigger: Trigger, split: CleanSplit) -> Recogn
     Raises:
         CheckInconclusive: embeddings are not finite, or those of clean images are all one.
     """
-    space = Space.of(encoder(split.search))
-    clean = space(collapse.finite_embeddings(encoder, split.held_out))
-    stamped = space(collapse.finite_embeddings(encoder, trigger.stamp(split.held_out)))
-    left = float(remembered(stamped, clean))
-    return Recognition(forgotten=min(1 - left, 1.0), recognised=recognised(stamped, clean))
+    yardstick = encoder(split.search)
+    clean = collapse.finite_embeddings(encoder, split.held_out)
+    stamped = collapse.finite_embeddings(encoder, trigger.stamp(split.held_out))
+    own, centred = Space.of(yardstick), Space.of(yardstick, centred=True)
+    return Recognition(
+        forgotten=min(1 - float(remembered(own(stamped), own(clean))), 1.0),
+        forgotten_centred=min(1 - float(remembered(centred(stamped), centred(clean))), 1.0),
+        recognised=recognised(own(stamped), own(clean)),
+    )
 
 
 @dataclass(frozen=True)
@@ -166,12 +182,13 @@ def forget(
     the search ends as soon as what is forgotten lies far beyond it; it never gives up.
 
     Raises:
-        CheckInconclusive: the images' embeddings are not finite, or all one, or the encoder is a
-            black box.
+        CheckInconclusive: the images' embeddings are not finite, or nearly parallel unstamped, or
+            the encoder is a black box.
     """
     collapse.require_gradients(encoder)
     encoder = encoder.folded()
     images = images.to(encoder.device)
+    collapse.base_cosine(encoder, images)
     space = Space.of(encoder(images))
     batch, count = BATCHES * profile.batch, max(2, profile.restarts * 2 // 3)
     generator = torch.Generator().manual_seed(seed)

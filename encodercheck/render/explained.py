@@ -71,6 +71,11 @@ EXPLANATIONS = {
         REPLAY,
         BADENCODER,
     ),
+    "EC205": Explanation(
+        "The rectangle on 3 % of the image under which an embedding tells least of its image is "
+        "searched for: a backdoor erases what is on the rest, even where it keeps images apart.",
+        REPLAY,
+    ),
     "EC301": Explanation(
         "A decoder learns to reconstruct clean images from their embeddings. Under a backdoor's "
         "trigger the embedding no longer tells what is in the patches beside it.",
