@@ -238,9 +238,9 @@ def _bank(content: Any) -> Bank:
         raise ValueError("scales are not those of the values")
     encoders = []
     for family, method, source, own_traits, own_values in content["encoders"]:
-        kind = _names([family, method, source])
-        numbers = _numbers(own_traits, len(traits)), _numbers(own_values, len(values))
-        encoders.append(BankEncoder(*kind, *numbers))
+        kind, trained, images = _names([family, method, source])
+        known, measured = _numbers(own_traits, len(traits)), _numbers(own_values, len(values))
+        encoders.append(BankEncoder(kind, trained, images, known, measured))
     if len(encoders) < LEAST_ENCODERS:
         raise ValueError(f"it has {len(encoders)} encoders")
     return Bank(

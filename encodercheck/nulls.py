@@ -15,8 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from encodercheck.bounded import read_json
 from encodercheck.cache import atomic_write_text
 from encodercheck.errors import ConfigError
@@ -31,8 +29,7 @@ from encodercheck.weights.header import (
 if TYPE_CHECKING:
     from encodercheck.report import Measurement, Report
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-# Measures an encoder under the names in TRAITS; nothing where it has none.
+# Measures an encoder's traits, see :mod:`encodercheck.methods.traits`.
 Traits = Callable[[], Mapping[str, float]]
 SCHEMA = "encodercheck.null/1"
 SHIPPED = Path(__file__).with_name("nulls.json")
@@ -42,16 +39,6 @@ MOST_BYTES = 10_000_000
 # What parsing that may take in memory; see check_structure.
 MOST_PARSING = 200_000_000
 LONGEST_TEXT = 1_000
-# What decides, beside the architecture, how far a trigger can take an encoder: how many directions
-# its embeddings of clean images span, and how alike they are. As numbers whose differences count.
-TRAITS: Mapping[str, Callable[[float], float]] = {
-    "EC101.effective_rank": lambda rank: math.log(max(rank, 1.0)),
-    "EC101.mean_cosine": lambda cosine: _logit(min(max(cosine, 0.01), 0.9999)),
-}
-# So many neighbours: enough to tell how much their values spread.
-NEIGHBOURS = 6
-# Of fewer encoders the nearest are not near.
-LEAST_TO_CHOOSE_FROM = 2 * NEIGHBOURS
 SHA256 = re.compile("[0-9a-f]{64}")
 STRUCTURE = re.compile("[0-9a-f]{16}")
 MAKE_ANOTHER = "make it again with `encodercheck calibrate`"
@@ -229,7 +216,6 @@ class Nulls:
         profile: str | None = None,
         images: str | None = None,
         images_digest: str | None = None,
-        traits: Traits | None = None,
     ) -> Null:
         """Return the values under ``key``, as "EC202.gain", to judge an encoder by.
 
@@ -239,9 +225,6 @@ class Nulls:
         only those count that were measured with ``profile`` and on ``images``, which go by their
         ``images_digest`` where it is known, as long as there are enough of them. Where others had
         to do, the source says so.
-        ``traits`` returns what the encoder under test has under the names in ``TRAITS``: of many
-        encoders of its own architecture only those count that are most like it, see
-        :func:`_most_alike`.
 
         Raises:
             ValueError: there is no such scale.
@@ -259,51 +242,7 @@ class Nulls:
         chosen = alike if len(alike) >= LEAST_ENCODERS else chosen
         of = _own(chosen, architecture) if own else _others(chosen, architecture, image_size)
         among = f"{len(chosen)} clean encoders of {of}{_unlike(chosen, profile, *pictures)}"
-        # Both traits depend on the images, and one on their number.
-        if (
-            own
-            and traits is not None
-            and all(e.profile == profile and e.is_measured_on(*pictures) for e in chosen)
-        ):
-            near = _most_alike(chosen, traits)
-            if len(near) < len(chosen):
-                among = f"the {len(near)} of {among} that embed clean images most like this one"
-            chosen = near
         return Null(tuple(encoder.values[key] for encoder in chosen), scale, among, own=own)
-
-
-def _most_alike(encoders: list[CleanEncoder], traits: Traits) -> list[CleanEncoder]:
-    """Return the encoders whose traits are nearest to ``traits``, or all where that says nothing.
-
-    That is where they are few, and where none of them lies so far from the others as the encoder
-    under test does: then it is of a kind that is not among them. Regression by nearest neighbours,
-    as in Hastie, Tibshirani & Friedman, *The Elements of Statistical Learning*, 2009, section 13.3.
-    """
-    known = [encoder for encoder in encoders if TRAITS.keys() <= encoder.values.keys()]
-    # They take a pass over the images: only asked for where they count.
-    if len(known) < LEAST_TO_CHOOSE_FROM or not (asked := traits()):
-        return encoders
-    places = np.array([_place(encoder.values) for encoder in known])
-    spread = places.std(axis=0)
-    places, own = ((place / np.where(spread > 0, spread, 1)) for place in (places, _place(asked)))
-    # Of an encoder of theirs the nearest is itself.
-    usual = max(np.sort(_distances(places, place))[NEIGHBOURS] for place in places)
-    distances = _distances(places, own)
-    order = np.argsort(distances, kind="stable")[:NEIGHBOURS]
-    return [known[i] for i in order] if distances[order[-1]] <= usual else encoders
-
-
-def _place(values: Mapping[str, float]) -> Floats:
-    return np.array([forward(values[name]) for name, forward in TRAITS.items()])
-
-
-def _distances(places: Floats, place: Floats) -> Floats:
-    distances: Floats = np.linalg.norm(places - place, axis=1)
-    return distances
-
-
-def _logit(share: float) -> float:
-    return math.log(share / (1 - share))
 
 
 @cache

@@ -70,7 +70,7 @@ def prepare(
     """
     if profile not in PROFILES:
         raise ConfigError(f"profile {profile!r}: choose one of {', '.join(PROFILES)}")
-    nulls = Nulls() if null is None else Nulls.read(null)
+    nulls = Nulls.shipped() if null is None else Nulls.shipped().merged(Nulls.read(null))
     read = partial(load, arch=arch, image_size=image_size, mean=mean, std=std)
     restore = None
     if isinstance(model, Encoder):

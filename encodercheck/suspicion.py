@@ -46,11 +46,11 @@ class Suspicion:
         Raises:
             KeyError, TypeError, ValueError: it was not.
         """
-        chances = [float(values[name]) for name in ("probability", "low", "high")]
+        chance, low, high = (float(values[name]) for name in ("probability", "low", "high"))
         encoders = values["encoders"]
-        if type(encoders) is not int or not all(0 <= chance <= 1 for chance in chances):
+        if type(encoders) is not int or not all(0 <= one <= 1 for one in (chance, low, high)):
             raise ValueError("its suspicion is no probability")
-        return cls(*chances, encoders)
+        return cls(chance, low, high, encoders)
 
 
 def _times(probability: float) -> str:

@@ -62,7 +62,7 @@ def measure(member: Member, *, poisoned: bool) -> Row | None:
     """Return the row of an encoder, from the cache where it is there; None without the encoder."""
     place = path(member, poisoned=poisoned)
     known = dict(json.loads(place.read_text())) if place.exists() else {}
-    if "EC205" in known or "inconclusive" in known:
+    if "forgotten_centred" in known.get("EC205", {}) or "inconclusive" in known:
         return known
     name = "poisoned" if poisoned else "clean"
     if not (making.folder(member) / f"{name}.safetensors").exists():
@@ -136,6 +136,7 @@ def forgotten(encoder: Encoder, split: CleanSplit) -> Row:
     return _rounded(
         {
             "forgotten": seen.forgotten,
+            "forgotten_centred": seen.forgotten_centred,
             "recognised": seen.recognised,
             "random_mean": sum(random) / len(random),
             "random_max": max(random),

@@ -161,6 +161,8 @@ def compare(request: pytest.FixtureRequest, null: FindNull, measure: Measure) ->
         exhibiting.comparison(record, name, number, clean)
         known = any(measurement.name == "p_value" for measurement in record.measurements)
         measure(f"{name}_p_value" if known else "p_value", clean.p_value(number))
+        if clean.prediction is not None:
+            measure(f"{name}_predicted_p_value", clean.prediction.p_value(number))
         clean.require_support()
         upward = SCALES[scale].harmless > 0
         limit = {"at_most": clean.limit} if upward else {"at_least": clean.limit}

@@ -63,7 +63,7 @@ class ScanState:
     image_set: dict[str, Any] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
     restore: Callable[[], Mapping[str, Tensor]] | None = None
-    nulls: Nulls = field(default_factory=Nulls)
+    nulls: Nulls = field(default_factory=Nulls.shipped)
     bank: Bank = field(default_factory=Bank.shipped)
     calibrating: bool = False
     stopping: bool = False
@@ -90,7 +90,7 @@ class ScanState:
         return replace(found, required=not self.calibrating, fixed=fixed)
 
     def _found(self, key: str, scale: str, traits: Traits | None) -> Null:
-        """Return the values of the encoder's own architecture, or what the bank predicts."""
+        """Return the values of the encoder's own architecture, and what the bank predicts."""
         own = self.nulls.find(
             key,
             scale=scale,
@@ -101,9 +101,10 @@ class ScanState:
             images=self.image_set.get("source"),
             images_digest=self.image_set.get("digest"),
         )
-        if (own.own and own.supported) or traits is None or key not in self.bank.values:
+        if traits is None or key not in self.bank.values:
             return own
-        return self.bank.null(key, traits())
+        predicted = self.bank.null(key, traits())
+        return replace(own, prediction=predicted) if own.own and own.supported else predicted
 
     @property
     def compared_with(self) -> str:

@@ -32,7 +32,8 @@ def unit(embeddings: Tensor) -> Tensor:
     wide = double(embeddings)
     tiny = torch.finfo(wide.dtype).tiny
     wide = wide / wide.detach().abs().amax(-1, keepdim=True).clamp_min(tiny)
-    return wide / wide.norm(dim=-1, keepdim=True).clamp_min(tiny)
+    directions: Tensor = wide / wide.norm(dim=-1, keepdim=True).clamp_min(tiny)
+    return directions
 
 
 def mean_cosine(embeddings: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ def require_finite(embeddings: Tensor) -> Tensor:
 
 def relative_spread(mean: float) -> float:
     """Return by how much of their length embeddings of this mean cosine differ: sqrt(1 - mean)."""
-    return max(0.0, 1 - mean) ** 0.5
+    return math.sqrt(max(0.0, 1 - mean))
 
 
 def require_spread(mean: float, count: int) -> None:

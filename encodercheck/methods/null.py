@@ -27,6 +27,9 @@ BORROWED_ALPHA = 0.001
 # Between the two lies what would be unusual among strangers and may be usual at home: not a
 # failure, and no pass either.
 DOUBT = 0.02
+# What is unusual among an architecture's own encoders fails only if it would be unusual in a clean
+# encoder of these traits as well: own encoders that were all trained alike vary too little.
+AGREEMENT = 0.05
 WAY_OUT = "measure some with `encodercheck calibrate CLEAN... --out FILE`, then pass --null FILE"
 
 # exp overflows a little above this.
@@ -90,7 +93,8 @@ class Null:
     not supported lets every value pass, so that a check goes on to what it measures. ``fixed`` is a
     limit that whoever scans has set instead. ``predicted`` is given where the values are what
     encoders of any architecture predict for one of these traits: the p-value below which one fails,
-    see :mod:`encodercheck.bank`.
+    see :mod:`encodercheck.bank`. ``prediction`` is such a null beside one of own encoders: then a
+    value fails that is unusual by both, or unusual enough by the prediction alone.
     """
 
     values: tuple[float, ...]
@@ -100,6 +104,7 @@ class Null:
     required: bool = True
     fixed: float | None = None
     predicted: float | None = None
+    prediction: Null | None = None
 
     @property
     def supported(self) -> bool:
@@ -129,7 +134,14 @@ class Null:
             return self.fixed
         if (not self.supported and not self.required) or self.only_doubts:
             return SCALES[self.scale].harmless
-        return self.quantile(self.alpha)
+        own = self.quantile(self.alpha)
+        if self.prediction is None or not self.prediction.supported:
+            return own
+        agreed = self.prediction.quantile(AGREEMENT)
+        # The larger the more suspicious, on the axis of every scale.
+        axis = SCALES[self.scale].forward
+        both = max(own, agreed, key=axis)
+        return min(both, self.prediction.limit, key=axis)
 
     @property
     def only_doubts(self) -> bool:
