@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from encodercheck.errors import CheckInconclusive, ConfigError
 from encodercheck.methods.null import (
+    AGREEMENT,
     BORROWED_ALPHA,
     DOUBT,
     LEAST_ENCODERS,
@@ -20,7 +21,7 @@ from encodercheck.methods.null import (
     Null,
     student_t,
 )
-from encodercheck.nulls import MOST_BYTES, NEIGHBOURS, CleanEncoder, Nulls
+from encodercheck.nulls import MOST_BYTES, CleanEncoder, Nulls
 from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
 from encodercheck.structure import fingerprint
 from encodercheck.weights.build import sources
@@ -125,87 +126,27 @@ def test_a_doubtful_shift_is_no_verdict_at_home_either():
     own.require_verdict(own.quantile(0.03))
 
 
-def told(rank, cosine):
-    """Return the traits of an encoder."""
-    return {"EC101.effective_rank": rank, "EC101.mean_cosine": cosine}
+GAINS = st.lists(st.floats(0.1, 0.9), min_size=4, max_size=9)
 
 
-# Two kinds of clean encoders, whose embeddings are as different as their gains.
-NARROW = [(6 + i / 10, 0.45 + i / 100, 0.2 + i / 50) for i in range(7)]
-WIDE = [(13 + i / 10, 0.3 + i / 100, 0.85 + i / 50) for i in range(7)]
+@given(GAINS, GAINS, st.floats(0, 0.9999))
+def test_own_encoders_and_a_prediction_fail_together_or_the_prediction_alone(own, other, gain):
+    predicted = Null(tuple(other), "gain", "a bank", predicted=0.001)
+    alone = Null(tuple(own), "gain", "own encoders")
+    both = replace(alone, prediction=predicted)
+    unusual = gain > alone.limit
+    fails = (unusual and gain > predicted.quantile(AGREEMENT)) or gain > predicted.limit
+    assert (gain > both.limit) == fails
 
 
-def two_kinds(rows=(*NARROW, *WIDE), order=tuple(range(14))):
-    """Return a null of both kinds, in some order."""
-    encoders = [
-        clean(number=i, values={"EC202.gain": gain, **told(rank, cosine)})
-        for i, (rank, cosine, gain) in enumerate(rows)
-    ]
-    return Nulls(encoders=tuple(encoders[i] for i in order if i < len(encoders)))
-
-
-def ask(known, traits, **facts):
-    """Return the gains that an encoder with these traits is judged by."""
-    asked = {"architecture": "resnet18", "image_size": 32, "profile": "standard"}
-    asked |= {"images": "procedural", "traits": None if traits is None else partial(dict, traits)}
-    return known.find("EC202.gain", scale="gain", **(asked | facts))
-
-
-@given(st.sampled_from([NARROW, WIDE]), st.integers(0, 6), st.permutations(range(14)))
-def test_of_many_encoders_those_count_that_are_most_alike(kind, number, order):
-    rank, cosine, _ = kind[number]
-    found = ask(two_kinds(order=order), told(rank, cosine))
-    assert len(found.values) == NEIGHBOURS
-    assert set(found.values) <= {gain for *_, gain in kind}
-    assert found.source.startswith("the 6 of 14 clean encoders of resnet18 that embed clean images")
-
-
-def test_what_is_usual_for_one_kind_is_not_for_another():
-    known = two_kinds()
-    gain = NARROW[3][2] + 0.5
-    assert ask(known, told(6.3, 0.48)).p_value(gain) < OWN_ALPHA
-    assert ask(known, told(13.3, 0.33)).p_value(gain) > 0.5
-    assert ask(known, None).p_value(gain) > 0.2
-
-
-@pytest.mark.parametrize(
-    "traits", [told(1.0, 0.5), told(60.0, 0.4), told(9.0, 0.999), told(9.0, -0.2)]
-)
-def test_an_encoder_of_another_kind_is_held_against_all(traits):
-    assert len(ask(two_kinds(), traits).values) == 14
-
-
-def test_few_encoders_count_all():
-    assert len(ask(two_kinds(rows=[*NARROW[:6], *WIDE[:5]]), told(6.3, 0.48)).values) == 11
-
-
-def test_traits_count_only_where_they_were_measured_alike():
-    known, traits = two_kinds(), told(6.3, 0.48)
-    assert len(ask(known, traits, images="photos").values) == 14
-    assert len(ask(known, traits, profile="quick").values) == 14
-    assert len(ask(known, traits, architecture="resnet34").values) == 14
-    assert len(ask(known, {}).values) == 14
-
-
-def test_nobody_is_asked_for_traits_that_do_not_count():
-    def never():
-        raise AssertionError("a pass over the images for nothing")
-
-    few = two_kinds(rows=NARROW)
-    few.find(
-        "EC202.gain",
-        scale="gain",
-        architecture="resnet18",
-        image_size=32,
-        profile="standard",
-        images="procedural",
-        traits=never,
-    )
-
-
-def test_encoders_that_are_alike_in_all_are_no_trouble():
-    same = two_kinds(rows=[(7.0, 0.5, 0.3 + i / 100) for i in range(12)])
-    assert len(ask(same, told(7.0, 0.5)).values) == NEIGHBOURS
+@given(GAINS, GAINS, st.floats(0.001, 0.99))
+def test_sizes_fail_the_same_way_where_small_ones_are_suspicious(own, other, size):
+    predicted = Null(tuple(other), "size", "a bank", predicted=0.001)
+    alone = Null(tuple(own), "size", "own encoders")
+    both = replace(alone, prediction=predicted)
+    unusual = size < alone.limit
+    fails = (unusual and size < predicted.quantile(AGREEMENT)) or size < predicted.limit
+    assert (size < both.limit) == fails
 
 
 def test_without_support_nothing_is_said():

@@ -58,7 +58,7 @@ def test_a_poisoned_encoder_fails_and_the_witness_sits_on_a_true_trigger(
 @pytest.mark.parametrize("profile", ["quick", "standard"])
 def test_the_clean_encoder_passes(built, profile, tmp_path):
     report = encodercheck.scan(built[CLEAN].path, profile=profile, artifacts=tmp_path / "none")
-    assert [finding.outcome for finding in report.findings] == [Outcome.PASSED] * 8
+    assert [finding.outcome for finding in report.findings] == [Outcome.PASSED] * 9
     assert report.exit_code == 0
     assert not (tmp_path / "none").exists()
 
