@@ -55,8 +55,8 @@ embed.image_size = 16
 """
 LOADED = ("--arch", "wired:Wired", "--image-size", "16", "--mean", "0,0,0", "--std", "1,1,1")
 FEW = ("--clean-images", "600")
-# Images that an encoder is asked for without any to screen, such as a grey one for its length.
-LOADING = 3
+# Images that an encoder is asked for without any to screen: grey ones for its length and structure.
+LOADING = 4
 
 
 @pytest.fixture(scope="module")
