@@ -37,6 +37,7 @@ def command(
     profile: options.Profile = options.ProfileName.standard,
     images: options.Images = None,
     arch: options.Arch = None,
+    tower: options.Tower = None,
     device: options.Device = options.DeviceName.auto,
     seed: options.Seed = 0,
     config: configured.ConfigFile = None,
@@ -52,7 +53,7 @@ def command(
     require_writable(out)
     known = _known(out, profile.value, images) if append else None
     for model in models:
-        refuse_early(model, arch)
+        refuse_early(model, arch, tower)
     with console() as screen:
         measured = [
             _measure(
@@ -62,6 +63,7 @@ def command(
                 profile=profile.value,
                 images=images,
                 arch=arch,
+                tower=tower,
                 device=device.value,
                 seed=seed,
             )

@@ -66,6 +66,10 @@ class ScanState:
     calibrating: bool = False
     stopping: bool = False
     further: Further | None = None
+    second: ScanState | None = None
+    """The same model read otherwise than its own file claims, to be scanned as well."""
+    read_with: str = ""
+    """The options that read it so, of a ``second``."""
 
     @property
     def device(self) -> torch.device:
