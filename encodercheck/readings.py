@@ -41,6 +41,8 @@ NO_NORMALISATION = USUAL[-1]
 # Published ones lie well inside. Beyond, a reading is doubted whatever its spread.
 USUAL_MEANS, USUAL_STDS = (0.0, 1.0), (0.15, 0.6)
 LARGEST_DOUBLED = 256
+# Below, images are all one and tell no reading from another.
+ALIKE_PIXELS = 0.02
 # Readings whose spread is this part of the widest are as good.
 NEARLY = 0.85
 READ_OFF = "read off the tensors"
@@ -153,8 +155,11 @@ def spread(embeddings: Tensor) -> float:
 
 
 def _spread(encoder: Encoder, look: Look) -> float:
+    images = look(encoder.image_size)
+    if images.std(0).mean() < ALIKE_PIXELS:
+        return 0.0
     try:
-        return spread(encoder(look(encoder.image_size)))
+        return spread(encoder(images))
     except RuntimeError:
         # Not every size or stride leaves something to pool.
         return 0.0
