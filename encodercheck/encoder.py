@@ -36,7 +36,8 @@ class Provenance:
     """Where the encoder's file, architecture and name came from.
 
     ``text_tower`` says where the file has the text tower of a CLIP-like model, None where it has
-    none.
+    none. ``rivals`` are the prefixes of this encoder and of others in the file that differ from it,
+    where nobody said which is meant.
     """
 
     path: str = ""
@@ -45,6 +46,7 @@ class Provenance:
     found_by: str = ""
     notes: tuple[str, ...] = field(default=())
     text_tower: TextTower | None = None
+    rivals: tuple[str, ...] = ()
 
 
 class Encoder:

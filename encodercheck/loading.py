@@ -6,6 +6,7 @@ anything, and the weights are read only once every tensor is known to fit.
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from encodercheck.preprocessing import Preprocessing
 from encodercheck.weights.build import computes_on_meta
 from encodercheck.weights.header import located, quoted, reason
 from encodercheck.weights.match import UNUSED
+from encodercheck.weights.rivals import Rival
 from encodercheck.weights.tensors import read_tensors
 from encodercheck.weights.two_towers import TextTower
 
@@ -50,6 +52,7 @@ def load(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     device: str = "auto",
+    tower: str | None = None,
 ) -> Encoder:
     """Load an image encoder from a .safetensors file, a model folder, or ``hf://org/name[@rev]``.
 
@@ -61,6 +64,8 @@ def load(
         mean: three numbers subtracted from pixels in [0, 1].
         std: three numbers to divide by after that.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        tower: the prefix of the encoder that is meant, where the file holds several; ``.`` for the
+            one without a prefix. None takes a student before a teacher, and notes it.
 
     Returns:
         The encoder: (N, 3, H, W) images in [0, 1] to (N, D) embeddings. Weights are float32 copies
@@ -71,11 +76,11 @@ def load(
         ConfigError: an argument cannot work.
     """
     target = pick_device(device)
-    made = plan(model, arch=arch, image_size=image_size, mean=mean, std=std)
+    made = plan(model, arch=arch, image_size=image_size, mean=mean, std=std, tower=tower)
     path = made.checkpoint.path
-    module, digest = _with_weights(made)
+    module, digest, rivals = _with_weights(made)
     provenance = Provenance(
-        str(path), digest, made.architecture, made.found_by, made.notes, made.text_tower
+        str(path), digest, made.architecture, made.found_by, made.notes, made.text_tower, rivals
     )
     try:
         encoder = Encoder(
@@ -98,6 +103,7 @@ def inspect(
     image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    tower: str | None = None,
 ) -> Inspection:
     """Say which encoder a model is, and how that was found, without reading its weights.
 
@@ -105,7 +111,7 @@ def inspect(
         LoadError: the files cannot be read, do not fit, or hold no image encoder.
         ConfigError: an argument cannot work.
     """
-    made = plan(model, arch=arch, image_size=image_size, mean=mean, std=std)
+    made = plan(model, arch=arch, image_size=image_size, mean=mean, std=std, tower=tower)
     tensors = made.checkpoint.tensors
     counted = [
         tensors[name].numel
@@ -124,8 +130,10 @@ def inspect(
     )
 
 
-def _with_weights(made: Plan) -> tuple[nn.Module, str]:
-    """Build the module and give it the file's weights as float32; return the files' SHA-256 too.
+def _with_weights(made: Plan) -> tuple[nn.Module, str, tuple[str, ...]]:
+    """Build the module and give it the file's weights as float32.
+
+    Return the files' SHA-256 too, and the prefixes of encoders of which it is one and that differ.
 
     What lies on the meta device takes the tensors as they come from the file; what was built on the
     CPU is written to. Either way the weights are in memory once.
@@ -138,10 +146,12 @@ def _with_weights(made: Plan) -> tuple[nn.Module, str]:
     taken: OrderedDict[str, Tensor] = OrderedDict()
     # The version of each part's layout, without which some take the tensors for an older one's.
     taken._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]
+    compared = _Comparison(made.rivals)
 
     def take(name: str, tensor: Tensor | None) -> bool:
+        compared.see(name, tensor)
         if name not in names:
-            return False
+            return name in compared.names
         if tensor is not None:
             wanted = state[names[name]]
             fresh = _converted(name, tensor, wanted)
@@ -160,7 +170,35 @@ def _with_weights(made: Plan) -> tuple[nn.Module, str]:
             f"{located(made.checkpoint.path)}: the weights cannot be read: {reason(error)}; if the "
             "file changed meanwhile, try again"
         ) from error
-    return module, digest
+    return module, digest, compared.differing
+
+
+class _Comparison:
+    """Whether encoders in one file are copies of each other, bit by bit."""
+
+    def __init__(self, rivals: Sequence[Rival]) -> None:
+        self._rivals = rivals
+        self._digests: dict[str, bytes] = {}
+        twins = [rival.twins or {} for rival in rivals]
+        self.names = {name for pairs in twins for pair in pairs.items() for name in pair}
+
+    def see(self, name: str, tensor: Tensor | None) -> None:
+        """Note what is in a tensor of the file."""
+        if tensor is not None and name in self.names:
+            told = f"{tensor.dtype}{tuple(tensor.shape)}".encode()
+            bits = tensor.reshape(-1).view(torch.uint8).numpy()
+            self._digests[name] = hashlib.sha256(told + bits.tobytes()).digest()
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """The prefix of the encoder that was taken and those that differ; () where none does."""
+        found = [rival for rival in self._rivals if not self._is_copy(rival)]
+        return (found[0].own, *(rival.name for rival in found)) if found else ()
+
+    def _is_copy(self, rival: Rival) -> bool:
+        pairs = (rival.twins or {}).items()
+        same = all(self._digests[name] == self._digests[twin] for name, twin in pairs)
+        return rival.twins is not None and same
 
 
 def _converted(name: str, tensor: Tensor, wanted: Tensor) -> Tensor:

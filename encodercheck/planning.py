@@ -17,7 +17,7 @@ from torch import nn
 
 from encodercheck.errors import AmbiguousArchitecture, ConfigError, LoadError
 from encodercheck.preprocessing import Preprocessing
-from encodercheck.weights import hf_transformers, identify, index
+from encodercheck.weights import hf_transformers, identify, index, rivals
 from encodercheck.weights.build import Source, sources, split
 from encodercheck.weights.checkpoint import Checkpoint
 from encodercheck.weights.configs import Declared, declared, named
@@ -38,6 +38,7 @@ from encodercheck.weights.match import (
 from encodercheck.weights.metadata import MAX_IMAGE_SIZE, METADATA, Metadata, read_metadata
 from encodercheck.weights.read_resnet import Identified, assumptions, read_resnet
 from encodercheck.weights.resnet import ResNet
+from encodercheck.weights.rivals import Rival
 from encodercheck.weights.spec import KNOWN
 from encodercheck.weights.two_towers import TextTower, text_tower
 
@@ -50,7 +51,8 @@ class Plan:
     """How a model becomes an encoder.
 
     ``build(on_meta)`` makes the module. ``key_map`` leads from names in the checkpoint to names in
-    the module, ``tied`` from names in the module to others there of the same memory.
+    the module, ``tied`` from names in the module to others there of the same memory. ``rivals`` are
+    further encoders in the file, where nobody said which one is meant.
     """
 
     checkpoint: Checkpoint
@@ -62,6 +64,7 @@ class Plan:
     notes: tuple[str, ...]
     preprocessing: Preprocessing
     text_tower: TextTower | None = None
+    rivals: tuple[Rival, ...] = ()
 
 
 def plan(
@@ -71,8 +74,11 @@ def plan(
     image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    tower: str | None = None,
 ) -> Plan:
     """Find out what a model is, without reading its weights.
+
+    ``tower`` is the prefix of the encoder that is meant, where the file holds several.
 
     Raises:
         LoadError: the files cannot be read, fit nothing, or hold no image encoder.
@@ -85,6 +91,8 @@ def plan(
     metadata = read_metadata(checkpoint)
     if not checkpoint.tensors:
         raise LoadError(f"{located(checkpoint.path)}: holds no tensors; save the weights again")
+    if tower is not None:
+        checkpoint = checkpoint.under(tower)
     if arch is not None:
         found = _told(checkpoint, arch, metadata)
     elif metadata.spec is not None:
@@ -93,11 +101,13 @@ def plan(
         found = _named(checkpoint, metadata.arch, metadata)
     else:
         found = _declared(checkpoint, files, metadata) or _recognised(checkpoint, metadata)
+    others = rivals.find(found.checkpoint, found.key_map, copies_only=arch is not None)
     return replace(
         found,
         preprocessing=overridden(found.preprocessing, image_size, mean, std),
         text_tower=text_tower(found.checkpoint, set(found.key_map)),
         notes=(*files.notes, *found.notes),
+        rivals=() if tower is not None and checkpoint.tower == "" else others,
     )
 
 

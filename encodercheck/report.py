@@ -30,6 +30,8 @@ NOTHING_KNOWN: dict[str, Any] = {
     "structure": None,
     "provenance": "",
     "notes": [],
+    "claims": [],
+    "read_also_with": "",
     "text_tower": None,
     "image_size": 0,
     "mean": [],
@@ -39,6 +41,11 @@ NOTHING_KNOWN: dict[str, Any] = {
     "parameters": 0,
 }
 """What a report says of a model that could not be read, beside its path."""
+
+
+def read_with(options: str) -> str:
+    """Return how a finding's message begins where the model was read with other options."""
+    return f"read with {options}"
 
 
 class Outcome(str, enum.Enum):
@@ -389,6 +396,12 @@ def _notes(values: Mapping[str, Any], key: str) -> None:
         raise TypeError(f"{key} is no list of texts")
 
 
+def _claims(values: Mapping[str, Any], key: str) -> None:
+    """Check a part of the model that earlier versions did not report."""
+    if key in values:
+        (_notes if key == "claims" else _text)(values, key)
+
+
 def _table(values: Mapping[str, Any], key: str) -> None:
     if not isinstance(values[key], dict):
         raise TypeError(f"{key} is no object")
@@ -403,6 +416,7 @@ MODEL_FACTS: dict[str, Callable[[Any, str], object]] = {
     **dict.fromkeys(("path", "sha256", "architecture", "provenance"), _text),
     **dict.fromkeys(("image_size", "embedding_dim", "parameters"), _count),
     "notes": _notes,
+    **dict.fromkeys(("claims", "read_also_with"), _claims),
 }
 IMAGE_FACTS: dict[str, Callable[[Any, str], object]] = {"source": _text, "count": _count}
 RULE_FACTS: dict[str, Callable[[Any, str], object]] = {

@@ -12,12 +12,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from encodercheck import blackbox, sketch
+from encodercheck import blackbox, readings, sketch
 from encodercheck.config.rules import NO_RULES, Rules
 from encodercheck.encoder import Encoder
 from encodercheck.errors import ConfigError
 from encodercheck.harness.listener import Listener, SilentListener
 from encodercheck.harness.runner import run_suite, suite
+from encodercheck.harness.second import SecondListener, worse
 from encodercheck.harness.state import ScanState
 from encodercheck.images import source
 from encodercheck.images.split import CleanImages
@@ -27,12 +28,15 @@ from encodercheck.memory import used_with
 from encodercheck.nulls import Nulls
 from encodercheck.profiles import PROFILES
 from encodercheck.report import Finding, Report
+from encodercheck.suspicion import Suspicion
+from encodercheck.weights import rivals
 from encodercheck.weights.header import quoted
 from encodercheck.weights.metadata import callable_spec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from encodercheck.profiles import Profile
     from encodercheck.progress import Progress
 
 VERSIONED = ("encodercheck", "torch", "torchvision", "pytest", "safetensors", "numpy")
@@ -46,6 +50,7 @@ def prepare(
     image_size: int | None = None,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
+    tower: str | None = None,
     images: str | None = None,
     profile: str = "standard",
     seed: int = 0,
@@ -58,12 +63,12 @@ def prepare(
     """Load ``model`` and the images for a scan with them.
 
     ``model`` is a .safetensors file, a folder, ``fixture:NAME``, or an Encoder, or None for the
-    black box that ``arch`` names as ``package.module:callable``; ``images`` a folder, a data set on
-    the disk as ``cifar10:DIR`` (see :mod:`~encodercheck.images.datasets`), or None for the embedded
+    black box that ``arch`` names as ``package.module:callable``; ``tower`` the prefix of the
+    encoder that is meant, where a file holds several; ``images`` a folder, a data set on the disk
+    as ``cifar10:DIR`` (see :mod:`~encodercheck.images.datasets`), or None for the embedded
     generator; ``null`` a file of further clean encoders to compare with, of which copies of
-    ``model`` itself are left out;
-    ``max_memory`` how many bytes the encoder may take at work; ``building`` hears how far the
-    generation of a fixture is.
+    ``model`` itself are left out; ``max_memory`` how many bytes the encoder may take at work;
+    ``building`` hears how far the generation of a fixture is.
 
     Raises:
         EncoderCheckError: the model, the images or an option is unusable; the message says why.
@@ -71,7 +76,7 @@ def prepare(
     if profile not in PROFILES:
         raise ConfigError(f"profile {profile!r}: choose one of {', '.join(PROFILES)}")
     nulls = Nulls.shipped() if null is None else Nulls.shipped().merged(Nulls.read(null))
-    read = partial(load, arch=arch, image_size=image_size, mean=mean, std=std)
+    read = partial(load, arch=arch, image_size=image_size, mean=mean, std=std, tower=tower)
     restore = None
     if isinstance(model, Encoder):
         encoder = model
@@ -82,14 +87,46 @@ def prepare(
             image_size=image_size,
             mean=mean,
             std=std,
+            tower=tower,
             device=device,
             building=building,
         )
         restore = partial(_weights, read, place) if place is not None else None
+    reading = readings.other(encoder, partial(_few, images, seed))
+    if reading is not None:
+        about = encoder.provenance
+        encoder.provenance = replace(about, notes=(*about.notes, reading.note()))
+    made = partial(
+        _state,
+        images=images,
+        effort=PROFILES[profile],
+        seed=seed,
+        nulls=nulls,
+        max_memory=max_memory,
+    )
+    state = made(encoder, artifacts=artifacts)
+    state.restore = restore
+    if reading is not None:
+        beside = artifacts / "read-otherwise" if artifacts is not None else None
+        state.second = made(reading.encoder, artifacts=beside)
+        state.second.read_with = reading.options
+    return state
+
+
+def _state(
+    encoder: Encoder,
+    *,
+    images: str | None,
+    effort: Profile,
+    seed: int,
+    nulls: Nulls,
+    max_memory: int | None,
+    artifacts: Path | None,
+) -> ScanState:
+    """Collect the images for a scan of an encoder."""
     if max_memory is not None:
         encoder.limit_memory(max_memory)
     encoder, nulls = _without_itself(encoder, nulls)
-    effort = PROFILES[profile]
     count = effort.search + effort.held_out
     image_set = source.collect(images, count, size=encoder.image_size, seed=seed)
     return ScanState(
@@ -102,7 +139,6 @@ def prepare(
         further=source.Further(
             images, effort.decoder_images, encoder.image_size, seed, after=count
         ),
-        restore=restore,
         nulls=nulls,
     )
 
@@ -122,6 +158,11 @@ def _without_itself(encoder: Encoder, nulls: Nulls) -> tuple[Encoder, Nulls]:
     return encoder, others
 
 
+def _few(images: str | None, seed: int, size: int) -> Tensor:
+    """Return the images that readings of a model are compared by."""
+    return source.collect(images, readings.IMAGES, size=size, seed=seed).images
+
+
 def open_encoder(
     model: str | Path | None,
     *,
@@ -129,6 +170,7 @@ def open_encoder(
     image_size: int | None = None,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
+    tower: str | None = None,
     device: str = "auto",
     building: Progress | None = None,
 ) -> tuple[Encoder, str | Path | None]:
@@ -137,14 +179,21 @@ def open_encoder(
     A black box has none.
 
     Raises:
+        AmbiguousArchitecture: the file holds encoders that differ, and ``tower`` names none.
         EncoderCheckError: the model or an option is unusable; the message says why.
     """
     if model is None:
         spec = callable_spec(arch)
+        if tower is not None:
+            raise ConfigError("--tower: a black box has no tensors to choose among; leave it out")
         box = blackbox.ask(spec, image_size=image_size, mean=mean, std=std, device=device)
         return box, None
     path = resolve(str(model), building)
-    encoder = load(path, arch=arch, image_size=image_size, mean=mean, std=std, device=device)
+    encoder = load(
+        path, arch=arch, image_size=image_size, mean=mean, std=std, device=device, tower=tower
+    )
+    if encoder.provenance.rivals:
+        raise rivals.ambiguous(model, encoder.provenance.rivals)
     # A report says what the user said, not where the cache keeps a fixture.
     encoder.provenance = replace(encoder.provenance, path=str(model))
     # A check may change the working directory; a model on a hub has no place in it.
@@ -175,6 +224,7 @@ def scan(
     image_size: int | None = None,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
+    tower: str | None = None,
     images: str | None = None,
     checks: Sequence[str | Path] = (),
     keyword: str | None = None,
@@ -196,6 +246,7 @@ def scan(
 
     Without a ``model``, ``arch="package.module:callable"`` is scanned as a black box: any callable
     from images (N, 3, H, W) to embeddings (N, D), without weights or gradients.
+    ``tower`` is the prefix of the encoder that is meant, where a file holds several that differ.
     ``checks`` are further files or folders of ``check_*.py``; ``keyword`` selects as pytest's
     ``-k`` does; witnesses are written under ``artifacts``, or nowhere. ``null`` is a file that
     ``encodercheck calibrate`` wrote: its clean encoders are compared with, beside the shipped ones.
@@ -226,6 +277,7 @@ def scan(
         image_size=image_size,
         mean=mean,
         std=std,
+        tower=tower,
         images=images,
         profile=profile,
         seed=seed,
@@ -247,17 +299,25 @@ def run(
     listener: Listener | None = None,
     started: float | None = None,
 ) -> Report:
-    """Run the suite on what :func:`prepare` returned, by ``rules``."""
+    """Run the suite on what :func:`prepare` returned, by ``rules``.
+
+    A model that is to be read otherwise than its own file claims is scanned in both ways, and of
+    each check the worse outcome is reported.
+    """
     started = time.monotonic() if started is None else started
-    findings = run_suite(
-        state,
-        paths=suite(checks),
-        keyword=keyword,
-        listener=listener or SilentListener(),
-        rules=rules,
-    )
+    listener = listener or SilentListener()
+    run_on = partial(run_suite, paths=suite(checks), keyword=keyword, rules=rules)
+    findings = run_on(state, listener=listener)
+    suspicions = [_suspicion(state, findings)]
+    about = {"claims": readings.claims(state.encoder), "read_also_with": ""}
+    if state.second is not None:
+        options = state.second.read_with
+        about["read_also_with"] = options
+        found = run_on(state.second, listener=SecondListener(listener, options))
+        suspicions.append(_suspicion(state.second, found))
+        findings = worse(findings, found, options)
     return Report(
-        model=state.encoder.describe(),
+        model=state.encoder.describe() | about,
         images=state.image_set,
         findings=tuple(findings),
         seed=state.seed,
@@ -269,13 +329,14 @@ def run(
         memory=used_with(state.encoder),
         compared_with=state.compared_with,
         rules=rules.describe(),
-        suspicion=state.bank.suspicion(_values(findings), state.traits),
+        suspicion=min(filter(None, suspicions), key=lambda s: s.probability, default=None),
     )
 
 
-def _values(findings: Sequence[Finding]) -> dict[str, float]:
-    """Return what checks measured, as "EC202.gain"."""
-    return {f"{found.id}.{m.name}": m.value for found in findings for m in found.measurements}
+def _suspicion(state: ScanState, findings: Sequence[Finding]) -> Suspicion | None:
+    """Return how often a clean encoder looks as suspicious as these findings."""
+    values = {f"{found.id}.{m.name}": m.value for found in findings for m in found.measurements}
+    return state.bank.suspicion(values, state.traits)
 
 
 def versions() -> dict[str, str]:

@@ -124,6 +124,7 @@ def test_options_reach_the_scan(
         project,
         "--encoder=m",
         "--encoder-arch=resnet18",
+        "--encoder-tower=student",
         "--encoder-images=photos",
         "--encoder-profile=quick",
         "--encoder-seed=3",
@@ -139,6 +140,7 @@ def test_options_reach_the_scan(
         "m",
         {
             "arch": "resnet18",
+            "tower": "student",
             "images": "photos",
             "profile": "quick",
             "seed": 3,

@@ -96,7 +96,7 @@ def report() -> None:
         "holds what the checks measured; `make` and `measure` made that, with profile standard.",
         "",
         f"It has {len(clean)} clean encoders of {families} families (planned: {COUNT}), each with",
-        f"a poisoned copy where the attack took ({len(poisoned)}). Every encoder below is judged by",
+        f"a poisoned copy where the attack took ({len(poisoned)}). Every encoder is judged by",
         "predictions, deviations and a limit that were made without any encoder of its group.",
         f"The limit is set for a false-positive rate of {SUITE_ALPHA:g} a scan. Intervals are 95 %",
         "(Wilson's for rates, bootstrapped for areas).",

@@ -47,6 +47,7 @@ def command(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    tower: options.Tower = None,
     device: options.Device = options.DeviceName.auto,
     seed: options.Seed = 0,
     config: configured.ConfigFile = None,
@@ -63,7 +64,7 @@ def command(
     require_writable(out)
     known = _known(out, profile.value, images) if append else None
     for model in models:
-        refuse_early(model, arch)
+        refuse_early(model, arch, tower)
     with console() as screen:
         measured: list[CleanEncoder] = []
         for model in models:
@@ -80,6 +81,7 @@ def command(
                 image_size=image_size,
                 mean=mean,
                 std=std,
+                tower=tower,
                 device=device.value,
                 seed=seed,
             )

@@ -20,6 +20,7 @@ def command(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    tower: options.Tower = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say which architecture a model is, how it was found, and which preprocessing it gets."""
@@ -27,7 +28,9 @@ def command(
     from encodercheck.scanning import resolve
 
     try:
-        found = inspect(resolve(model), arch=arch, image_size=image_size, mean=mean, std=std)
+        found = inspect(
+            resolve(model), arch=arch, image_size=image_size, mean=mean, std=std, tower=tower
+        )
     except LoadError as error:
         if json:
             candidates = list(getattr(error, "candidates", ()))

@@ -92,6 +92,14 @@ Std = Annotated[
     Any,
     typer.Option(metavar="R,G,B", parser=triple, help="Standard deviation of the pixels."),
 ]
+Tower = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PREFIX",
+        help="Which encoder is meant where a file holds several: how its tensors' names begin, as "
+        "teacher; . for those without a prefix.",
+    ),
+]
 Images = Annotated[
     str | None,
     typer.Option(

@@ -27,6 +27,7 @@ def command(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    tower: options.Tower = None,
     device: options.Device = options.DeviceName.auto,
     seed: Annotated[
         int | None,
@@ -50,6 +51,7 @@ def command(
             image_size=image_size,
             mean=mean,
             std=std,
+            tower=tower,
             device=device.value,
         )
         fresh = seed if seed is not None else saved.seed + 1

@@ -112,6 +112,7 @@ def command(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    tower: options.Tower = None,
     device: options.Device = options.DeviceName.auto,
     seed: options.Seed = 0,
     max_memory: options.MaxMemory = None,
@@ -126,7 +127,7 @@ def command(
 
     Exit code 0: no more images are flagged than of clean ones; 1: more are; 2: no verdict.
     """
-    model, images = _model_and_images(places, arch)
+    model, images = _model_and_images(places, arch, tower)
     masks = _masks(mask)
     for path in (json, csv, sheet):
         require_writable(path)
@@ -144,6 +145,7 @@ def command(
             image_size=image_size,
             mean=mean,
             std=std,
+            tower=tower,
             device=device.value,
         )
         if max_memory is not None:
@@ -168,11 +170,13 @@ def command(
     raise typer.Exit(found.exit_code)
 
 
-def _model_and_images(places: list[str], arch: str | None) -> tuple[str | None, Path]:
+def _model_and_images(
+    places: list[str], arch: str | None, tower: str | None
+) -> tuple[str | None, Path]:
     if len(places) == 2:
         from encodercheck.cli.scan import refuse_early
 
-        refuse_early(places[0], arch)
+        refuse_early(places[0], arch, tower)
         return places[0], Path(places[1])
     if len(places) == 1 and arch is not None:
         return None, Path(places[0])

@@ -55,6 +55,7 @@ def command(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    tower: options.Tower = None,
     device: options.Device = options.DeviceName.auto,
     seed: options.Seed = 0,
     null: options.Null = None,
@@ -95,6 +96,7 @@ def command(
         "image_size": image_size,
         "mean": mean,
         "std": std,
+        "tower": tower,
         "images": images,
         "profile": profile.value,
         "seed": seed,
@@ -204,7 +206,7 @@ def _scan_one(
     """Load, show the header, run the suite, show the verdict."""
     started = time.monotonic()
     if model is not None:
-        refuse_early(model, options["arch"])
+        refuse_early(model, options["arch"], options["tower"])
     with screen.status("loading") if screen.is_terminal else nullcontext():
         from encodercheck import scanning
         from encodercheck.cli.live import Building, header, listening
@@ -255,7 +257,7 @@ def _require_known(rules: Rules, checks: list[Path]) -> None:
         rules.require_known([info.id for info in list_checks(suite(checks))])
 
 
-def refuse_early(model: str, arch: str | None) -> None:
+def refuse_early(model: str, arch: str | None, tower: str | None = None) -> None:
     """Turn away what is no model before torch is imported, which takes seconds.
 
     Raises:
@@ -271,7 +273,7 @@ def refuse_early(model: str, arch: str | None) -> None:
     if arch is None and not files.configs:
         from encodercheck.weights.identify import refuse_early as refuse
 
-        refuse(checkpoint)
+        refuse(checkpoint, tower)
 
 
 def _folder_names(models: list[str]) -> list[str]:

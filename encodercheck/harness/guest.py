@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from encodercheck.errors import CheckFailed, CheckInconclusive, EncoderCheckError
+from encodercheck.errors import CheckFailed, CheckInconclusive, ConfigError, EncoderCheckError
 from encodercheck.harness import fixtures, lifecycle
 from encodercheck.harness.hermetic import refuse_optimized_python
 from encodercheck.harness.identity import (
@@ -71,6 +71,7 @@ class Guest:
             state = prepare(
                 option("--encoder"),
                 arch=option("--encoder-arch"),
+                tower=option("--encoder-tower"),
                 images=option("--encoder-images"),
                 profile=option("--encoder-profile"),
                 seed=option("--encoder-seed"),
@@ -78,6 +79,11 @@ class Guest:
                 artifacts=option("--encoder-artifacts"),
                 null=option("--encoder-null"),
             )
+            if state.second is not None:
+                raise ConfigError(
+                    f"{option('--encoder')}: {state.encoder.provenance.notes[-1]}; checks that are "
+                    "guests run on one reading: use encodercheck scan"
+                )
         session.config.stash[SCAN] = Scan(state)
 
     def pytest_pycollect_makemodule(

@@ -22,6 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("encodercheck", "checks of image encoders")
     group.addoption("--encoder", metavar="MODEL", help="collect check_*.py, and run them on MODEL")
     group.addoption("--encoder-arch", metavar="SPEC", help="the architecture of the encoder")
+    group.addoption(
+        "--encoder-tower", metavar="PREFIX", help="which encoder, where the file holds several"
+    )
     group.addoption("--encoder-images", metavar="SRC", help="where the clean images come from")
     group.addoption(
         "--encoder-profile", choices=PROFILES, default="standard", help="how hard the checks look"

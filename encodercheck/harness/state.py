@@ -70,6 +70,10 @@ class ScanState:
     further: Further | None = None
     traits: Mapping[str, float] = field(default_factory=dict)
     """The encoder's traits, once a check has asked for a reference that is predicted from them."""
+    second: ScanState | None = None
+    """The same model read otherwise than its own file claims, to be scanned as well."""
+    read_with: str = ""
+    """The options that read it so, of a ``second``."""
 
     @property
     def device(self) -> torch.device:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from encodercheck.config import rules
-from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
+from encodercheck.report import Direction, Finding, Measurement, Outcome, Report, read_with
 
 if TYPE_CHECKING:
     from encodercheck.memory import Memory
@@ -78,7 +78,11 @@ def replay_command(report: Report) -> str | None:
 
 def replay_command_of(report: Report, finding: Finding) -> str:
     """Return the command that shows the trigger of a finding with a witness work again."""
-    return f"encodercheck replay {quoted(finding.witness or '')} {subject(report.model)}"
+    command = f"encodercheck replay {quoted(finding.witness or '')} {subject(report.model)}"
+    options = report.model.get("read_also_with", "")
+    if options and finding.message.startswith(read_with(options)):
+        command += f" {printable(options)}"
+    return command
 
 
 def scan_command(report: Report) -> str:
@@ -173,6 +177,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("image size", model["image_size"]),
         ("embedding", model["embedding_dim"]),
         ("preprocessing", model.get("preprocessing")),
+        *(("the file's own claim", claim) for claim in model.get("claims", ())),
         *(("note", note) for note in model.get("notes", ())),
         ("images", f"{images['count']} {images['source']}" if images["count"] else ""),
         ("compared with", report.compared_with),

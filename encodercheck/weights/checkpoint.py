@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from encodercheck.errors import LoadError
+from encodercheck.errors import ConfigError, LoadError
 from encodercheck.weights.header import (
     MAX_TENSORS,
     SAVE_LESS,
     Header,
     TensorInfo,
+    listed,
     located,
     os_reason,
     quoted,
@@ -30,7 +31,8 @@ class Checkpoint:
     ``path`` is what messages name: the file, or the index of the shards. ``aliases`` lead from
     names that a writer left out, because they share another tensor's memory, to that other name.
     ``stamps`` tell whether a shard has changed since. ``originals`` lead
-    from names that were translated to those in the file.
+    from names that were translated to those in the file. ``tower`` is the prefix of the encoder
+    that was asked for, None where none was.
     """
 
     path: Path
@@ -40,6 +42,25 @@ class Checkpoint:
     stamps: tuple[Stamp, ...]
     aliases: dict[str, str] = field(default_factory=dict)
     originals: dict[str, str] = field(default_factory=dict)
+    tower: str | None = None
+
+    def under(self, tower: str) -> Checkpoint:
+        """Return the checkpoint with no tensors but those whose names begin so.
+
+        ``.`` stands for the encoder whose names have no prefix.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        prefix = tower.rstrip(".") + "." if tower.strip(".") else ""
+        tensors = {name: info for name, info in self.tensors.items() if name.startswith(prefix)}
+        if not tensors:
+            known = sorted({name.partition(".")[0] + "." for name in self.tensors if "." in name})
+            raise ConfigError(
+                f"--tower {quoted(tower)}: no tensor of {located(self.path)} begins so; they "
+                f"begin with {listed(known) or 'no prefix'}"
+            )
+        return replace(self, tensors=tensors, tower=prefix)
 
     def name_in_file(self, name: str) -> str:
         """Return what a tensor is called in its file."""

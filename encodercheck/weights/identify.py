@@ -90,13 +90,15 @@ def views(checkpoint: Checkpoint) -> list[Checkpoint]:
     return [checkpoint] if other is None else [checkpoint, other]
 
 
-def refuse_early(checkpoint: Checkpoint) -> None:
+def refuse_early(checkpoint: Checkpoint, tower: str | None = None) -> None:
     """Refuse, without torch, what :mod:`encodercheck.planning` would refuse by the tensors alone.
 
     Raises:
         LoadError: the tensors fit nothing, or architectures that compute different features.
     """
     metadata = read_metadata(checkpoint)
+    if tower is not None:
+        checkpoint = checkpoint.under(tower)
     if metadata.spec is not None:
         read_resnet(checkpoint, metadata)
         return

@@ -187,15 +187,20 @@ def prefixes_of(expected: Iterable[str], checkpoint: Checkpoint) -> list[str]:
 def preferred(prefixes: Iterable[str], checkpoint: Checkpoint) -> str:
     """Return the prefix of the student or query encoder, else the plain one's, else the teacher's.
 
+    The one that was asked for goes before them all.
+
     Raises:
         AmbiguousArchitecture: several encoders have the same standing.
     """
+    prefixes = list(prefixes)
+    if checkpoint.tower in prefixes:
+        return str(checkpoint.tower)
     ranked = sorted((_rank(prefix), len(prefix), prefix) for prefix in prefixes)
     best = [prefix for rank, _, prefix in ranked if rank == ranked[0][0]]
     if len(best) > 1:
         raise AmbiguousArchitecture(
             f"{located(checkpoint.path)}: holds {len(best)} encoders of equal standing "
-            f"({listed(best)}); save the one to scan in a file of its own"
+            f"({listed(best)}); say which one is meant with --tower {quoted(best[0] or '.')}"
         )
     return best[0]
 

@@ -172,8 +172,8 @@ def _candidates(checkpoint: Checkpoint) -> dict[str, str]:
             found[matched[1]] = "sequential"
     if len(found) > MAX_ENCODERS:
         raise AmbiguousArchitecture(
-            f"{located(checkpoint.path)}: holds {len(found)} encoders ({listed(found)}); save the "
-            "one to scan in a file of its own"
+            f"{located(checkpoint.path)}: holds {len(found)} encoders ({listed(found)}); say which "
+            f"one is meant with --tower {quoted(next(iter(found)) or '.')}"
         )
     return found
 

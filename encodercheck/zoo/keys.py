@@ -42,6 +42,7 @@ class Settings:
     image_size: int | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    tower: str | None = None
     images: str | None = None
     checks: tuple[Path, ...] = ()
     keyword: str | None = None
@@ -59,6 +60,7 @@ class Settings:
             "image_size": self.image_size,
             "mean": self.mean,
             "std": self.std,
+            "tower": self.tower,
         }
 
     @property
