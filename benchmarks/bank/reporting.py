@@ -6,6 +6,7 @@ group: its family, its pre-training, or its image source.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.bank.fitting import PENALTIES, SCALE, TRAITS, known, usable, value
 from benchmarks.bank.members import COUNT, OTHERS, PATCHES
@@ -22,8 +24,12 @@ from encodercheck.intervals import area, share
 from encodercheck.methods import prediction
 from encodercheck.methods.null import SCALES
 from encodercheck.methods.prediction import Floats, Ridge, best_penalty, features, left_out
+from encodercheck.methods.stopping import SMOOTH, Stopping
 
 PAGE = Path(__file__).parents[2] / "docs" / "bank.md"
+# The kinds of triggers that a search goes through one after another.
+STARTS = {"EC202": 2, "EC203": 2, "EC204": 1}
+LOST = 1.35
 GROUPS = {"family": "family", "method": "pre-training", "source": "image source"}
 
 Row = dict[str, Any]
@@ -114,6 +120,7 @@ def report() -> None:
     lines += ["", "## By family, left out", ""]
     lines += _by_family(judged["family"])
     lines += ["", "## The same encoders by a fixed limit", "", *_fixed(rows)]
+    lines += ["", "## Early stopping", "", *_stopping(rows)]
     lines += ["", "## Clean encoders that failed", "", *_alarms(judged["family"])]
     lines += ["", "## Poisoned encoders that passed", "", *_misses(judged["family"])]
     atomic_write_text(PAGE, "\n".join(lines).rstrip() + "\n")
@@ -192,6 +199,45 @@ def _fixed(rows: Sequence[Row]) -> list[str]:
         alike = sum(value(row, "EC202.gain") > 0.9 for row in own)
         lines.append(f"| {name} | {share(small, len(own))} | {share(alike, len(own))} |")
     return lines
+
+
+def _stopping(rows: Sequence[Row]) -> list[str]:
+    """Return what giving up loses, by the best scores of every step of the full searches."""
+    lines = [
+        "Searches were measured to their end. Here the rule that gives one up is applied to the",
+        "best score of each of their steps. *Lost* is a search that would have ended with more than",
+        "1.35 times what the full one leaves of the spread.",
+        "",
+        "| search | poisoned, lost | clean, lost | steps, poisoned | steps, clean | full steps |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for check, starts in STARTS.items():
+        cells = [check]
+        steps = []
+        for poisoned in (True, False):
+            own = [row for row in rows if (row["attack"] is not None) is poisoned]
+            ended = [_given_up(row[check]["trace"], starts) for row in own]
+            cells.append(share(sum(lost for lost, _ in ended), len(ended)))
+            steps.append(f"{np.mean([count for _, count in ended]):.0f}")
+        full = len(rows[0][check]["trace"])
+        lines.append(f"| {' | '.join([*cells, *steps, str(full)])} |")
+    return lines
+
+
+def _given_up(trace: Sequence[float], starts: int) -> tuple[bool, int]:
+    """Return whether giving up loses what a search finds, and after how many steps it ends."""
+    length = len(trace) // starts
+    full, given, taken = -math.inf, -math.inf, 0
+    for start in range(starts):
+        watch = Stopping(length, limit=1.0)
+        part = trace[start * length : (start + 1) * length]
+        ends = (n for n, score in enumerate(part, 1) if watch(n, torch.tensor([score])))
+        count = next(ends, length)
+        taken += count
+        given = max(given, float(np.mean(part[max(0, count - SMOOTH) : count])))
+        full = max(full, float(np.mean(part[-SMOOTH:])))
+    left = [max(1 - score, 1e-3) for score in (given, full)]
+    return left[0] > LOST * left[1], taken
 
 
 def _alarms(judged: Sequence[Judged]) -> list[str]:
