@@ -27,9 +27,9 @@ LIMITS = {
     "EC202.gain": 0.9,
     "EC203.gain": 0.9,
     "EC204.gain": 0.9,
-    # Large and faint changes take any embedding far along its shorter axes.
-    **{f"{check}.whitened_gain": 0.95 for check in ("EC102", "EC202")},
-    **{f"{check}.whitened_gain": 0.999 for check in ("EC203", "EC204")},
+    # A large change takes any embedding far along its shorter axes.
+    "EC202.whitened_gain": 0.95,
+    "EC204.whitened_gain": 0.999,
     "EC205.forgotten": 0.9,
 }
 # The check, and the backdoor that it is to find.

@@ -254,6 +254,11 @@ class Collapse:
     gain: float
     whitened_gain: float
 
+    @property
+    def joint_gain(self) -> float:
+        """The smaller gain: a backdoor collapses embeddings by either measure."""
+        return min(self.gain, self.whitened_gain)
+
 
 def under(encoder: Encoder, trigger: Trigger, split: CleanSplit) -> Collapse:
     """Measure what a trigger does to ``split.held_out``, on axes fitted on ``split.search``.
