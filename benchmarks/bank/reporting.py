@@ -194,8 +194,8 @@ def _fixed(rows: Sequence[Row]) -> list[str]:
         ("other attacks", [row for row in rows if row["attack"] in OTHERS]),
     )
     lines = [
-        "EC201's search for the smallest mask starts from other searches' finds: it finds smaller",
-        "ones than the published loop, which was not run on these encoders.",
+        "EC201's search starts from what other searches found, and ends with smaller masks than",
+        "the published loop, which was not run on these encoders.",
         "",
         "| encoders | EC201's PL1 below 0.1, DECREE's limit | EC202's gain above 0.9 |",
         "| --- | --- | --- |",
@@ -211,8 +211,8 @@ def _stopping(rows: Sequence[Row]) -> list[str]:
     """Return what giving up loses, by the best scores of every step of the full searches."""
     lines = [
         "Searches were measured to their end. Here the rule that gives one up is applied to the",
-        "best score of each of their steps. *Lost* is a search that would have ended with more than",
-        "1.35 times what the full one leaves of the spread.",
+        "best score of each of their steps. *Lost* is a search that would have ended with more",
+        f"than {LOST} times what the full one leaves of the spread.",
         "",
         "| search | poisoned, lost | clean, lost | steps, poisoned | steps, clean | full steps |",
         "| --- | --- | --- | --- | --- | --- |",

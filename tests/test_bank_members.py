@@ -1,0 +1,67 @@
+"""The reference bank's encoders, images and trainings: that each is what it says."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from benchmarks.bank import families, sources, trainings
+from benchmarks.bank.members import ATTACKS, COUNT, FAMILIES, METHODS, members
+
+PACKAGED = {"photographs": "skimage", "handwriting": "sklearn"}
+
+
+def test_the_plan_spreads_everything_over_everything():
+    found = members()
+    assert len(found) == COUNT == 240
+    for fact, names in (
+        ("family", FAMILIES),
+        ("method", METHODS),
+        ("source", sources.SOURCES),
+        ("attack", tuple(dict.fromkeys(ATTACKS))),
+    ):
+        counts = Counter(getattr(member, fact) for member in found)
+        assert counts.keys() == set(names)
+        assert min(counts.values()) >= 10
+    assert len({member.seed for member in found}) == COUNT
+    assert len({(member.family, member.method) for member in found}) > 0.6 * 16 * 11
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_embeds_and_is_the_same_for_the_same_seed(family):
+    size = 64 if family == FAMILIES[-1] else 32
+    images = torch.rand(2, 3, size, size)
+    first, again = (families.build(family, size, seed=3).eval()(images) for _ in range(2))
+    assert first.ndim == 2
+    assert bool(first.isfinite().all())
+    torch.testing.assert_close(first, again)
+    assert not torch.allclose(first[0], first[1])
+
+
+@pytest.mark.parametrize("source", sources.SOURCES)
+def test_every_source_draws_labelled_images_by_its_seed(source):
+    if source in PACKAGED:
+        pytest.importorskip(PACKAGED[source])
+    images, labels = sources.DRAWN[source](40, size=32, seed=5)
+    again, _ = sources.DRAWN[source](40, size=32, seed=5)
+    others, _ = sources.DRAWN[source](40, size=32, seed=6)
+    assert images.shape == (40, 3, 32, 32)
+    assert 0 <= float(images.min()) < float(images.max()) <= 1
+    assert set(labels.tolist()) <= set(range(10))
+    torch.testing.assert_close(images, again)
+    assert not torch.allclose(images, others)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_a_network_and_leaves_random_numbers_alone(method):
+    network = families.build("VGG with BatchNorm", 32, seed=1)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images, labels = torch.rand(24, 3, 32, 32), torch.arange(24) % 10
+    state = torch.random.get_rng_state()
+    trained = trainings.train(
+        network, method, images, labels, steps=3, batch=12, seed=0, learning_rate=1e-3
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not trained.training
+    changed = any(not torch.equal(before[n], value) for n, value in trained.state_dict().items())
+    assert changed is (method != "untrained")
