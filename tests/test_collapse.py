@@ -66,7 +66,7 @@ clouds = st.builds(
 
 
 def _clean(z):
-    return collapse.Clean.of(_encoder(_Recorded(z)), torch.zeros(len(z), 3, 8, 8))
+    return collapse.Clean.of(_encoder(_Recorded(z)), torch.rand(len(z), 3, 8, 8))
 
 
 @given(clouds, st.floats(10, 1e4))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from encodercheck.harness.record import describe_shortfalls
 from encodercheck.harness.state import ScanState
 from encodercheck.images.split import CleanImages
 from encodercheck.methods import battery, inversion
+from encodercheck.methods.collapse import Clean
 from encodercheck.nulls import Nulls
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.profiles import Profile
@@ -1019,7 +1021,7 @@ def test_the_battery_is_sifted_once_and_the_inversion_starts_from_it(
     given: list[object] = []
 
     def sift(
-        encoder: Encoder, candidates: list[object], images: torch.Tensor, **_: object
+        encoder: Encoder, candidates: list[object], images: torch.Tensor, clean: Clean, **_: object
     ) -> list[str]:
         sifted.append(len(images))
         return ["hit"]
@@ -1056,6 +1058,7 @@ def test_a_limit_set_by_hand_needs_no_clean_encoders_and_ends_the_search(
     """
     folder = write(tmp_path / "check_it.py", source)
     state.nulls = Nulls()
+    state.bank = replace(state.bank, values=())
     assert run(state, folder)["EC202"].outcome is INCONCLUSIVE
     state.limits = {"EC202.gain": 0.5}
     assert run(state, folder)["EC202"].outcome is FAILED

@@ -143,6 +143,8 @@ def _measure(
     with Building(screen, model) as building:
         state = scanning.prepare(model, building=building, **options)
     state.calibrating = True
+    # A reference is what the file says it is; scans of doubtful files are not measured by it.
+    state.second = None
     own = sketch.of_weights(state.encoder.module)
     sha256 = state.encoder.provenance.sha256
     before = [e for e in known.encoders if e.sha256 != sha256] if known else []

@@ -21,6 +21,8 @@ from encodercheck.trigger import Trigger
 
 # Clean embeddings that differ by less than this part of their length do so by rounding.
 LEAST_SPREAD = 1e-5
+# Pixels of clean images that vary by less than this from image to image, of 1, show one image.
+ALIKE_PIXELS = 0.02
 
 
 def unit(embeddings: Tensor) -> Tensor:
@@ -135,6 +137,16 @@ def require_spread(mean: float, count: int) -> None:
         )
 
 
+def require_diverse(images: Tensor) -> None:
+    """Demand that clean images (N, 3, H, W) in [0, 1] differ: else any trigger makes them alike.
+
+    Raises:
+        CheckInconclusive: their pixels vary by less than 0.02.
+    """
+    if images.std(0).mean() < ALIKE_PIXELS:
+        raise CheckInconclusive("the images are all alike: bring diverse ones, with --images")
+
+
 def require_gradients(encoder: Encoder) -> None:
     """Demand that a search can follow the encoder's gradients; ask before anything costly.
 
@@ -163,8 +175,10 @@ class Clean:
         """Measure images (N, 3, H, W) in [0, 1]; axes are fitted on ``fitted_on`` (M, 3, H, W).
 
         Raises:
-            CheckInconclusive: an embedding is not finite, or all are the same within rounding.
+            CheckInconclusive: an embedding is not finite, all are the same within rounding, or the
+                images are all alike.
         """
+        require_diverse(images)
         embeddings = finite_embeddings(encoder, images)
         base = float(mean_cosine(embeddings))
         require_spread(base, len(images))
@@ -188,6 +202,7 @@ def base_cosine(encoder: Encoder, images: Tensor) -> float:
     Raises:
         CheckInconclusive: an embedding is not finite, or all are the same within rounding.
     """
+    require_diverse(images)
     base = float(mean_cosine(finite_embeddings(encoder, images)))
     require_spread(base, len(images))
     return base
