@@ -98,10 +98,16 @@ def best_penalty(
 def beyond(values: Floats, value: float) -> float:
     """Return how likely one more value like these (N,) is at least ``value``.
 
-    Student's prediction interval (Geisser, *Predictive Inference*, 1993, section 2.2).
+    By Student's t with as heavy tails as the values have: of their excess kurtosis k, it has
+    4 + 6 / k degrees of freedom. With a normal tail a few clean encoders unlike all others would
+    make false alarms ten times as frequent as is said.
     """
-    width = float(values.std(ddof=1)) * math.sqrt(1 + 1 / len(values))
-    return 1 - student_t((value - float(values.mean())) / max(width, 1e-9), len(values) - 1)
+    count, deviation = len(values), max(float(values.std(ddof=1)), 1e-9)
+    scores = (values - values.mean()) / deviation
+    excess = float((scores**4).mean()) - 3
+    freedom = min(count - 1, math.floor(4 + 6 / excess)) if excess > 0 else count - 1
+    width = deviation * math.sqrt((freedom - 2) / freedom * (1 + 1 / count))
+    return 1 - student_t((value - float(values.mean())) / width, freedom)
 
 
 def interval(values: Floats, value: float, *, seed: int, draws: int = 400) -> tuple[float, float]:
