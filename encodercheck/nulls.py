@@ -198,7 +198,7 @@ class Nulls:
     def without(self, sha256: str, sketch: Sketch | None) -> tuple[Nulls, tuple[CleanEncoder, ...]]:
         """Return the others than an encoder with these weights, and what was left out.
 
-        Nobody is a reference for himself.
+        An encoder is no reference for itself.
         """
         copies = tuple(e for e in self.encoders if e.is_copy(sha256, sketch))
         if not copies:
