@@ -15,6 +15,7 @@ class Suspicion:
     """The probability that a clean encoder is at least this suspicious in any check of the suite.
 
     ``low`` and ``high`` are its 95 % interval, ``encoders`` how many clean encoders it comes from.
+    Encoders of the same architecture, where they are known, take no part in it.
     """
 
     probability: float

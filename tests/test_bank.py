@@ -132,7 +132,7 @@ def test_suspicion_says_one_time_in_how_many(probability, low, high):
 
 def test_suspicion_in_words():
     assert Suspicion(1 / 412, 1 / 1287, 1 / 214, 120).sentence() == (
-        "a clean encoder looks this suspicious 1 time in 410 "
+        "by the reference bank, a clean encoder looks this suspicious 1 time in 410 "
         "(95 %: 210 to 1,300; from 120 clean encoders)"
     )
 

@@ -24,7 +24,7 @@ OWN_ALPHA = 0.002
 # Encoders of other architectures may lie elsewhere altogether, which no p-value of theirs counts:
 # only what is far beyond all of them fails.
 BORROWED_ALPHA = 0.001
-# Between the two lies what is unusual among other architectures and may be usual in its own: not a
+# Between the two lies what is unusual among other architectures and may be usual in its own: no
 # failure, and no pass either.
 DOUBT = 0.02
 # What is unusual among an architecture's own encoders fails only if it would be unusual in a clean
@@ -42,7 +42,7 @@ class Scale:
 
     ``harmless`` is a limit that every number keeps, ``extreme`` the most suspicious value there is.
     However alike the encoders of a null are, the next one may differ by ``least_deviation`` on the
-    scale's axis. Unless values carry from one architecture to another, other architectures' fail no encoder.
+    scale's axis. Unless values carry over, encoders of other architectures make no check fail.
     """
 
     forward: Callable[[float], float]
