@@ -24,11 +24,12 @@ class Suspicion:
     encoders: int
 
     def sentence(self) -> str:
-        """Say it: "a clean encoder looks this suspicious 1 time in 400 (95 %: 210 to 1300)"."""
+        """Say it: "by the reference bank, a clean encoder looks this suspicious 1 time in 400"."""
         seldom, often = _times(self.low), _times(self.high)
-        span = f"95 %: {often} to {seldom}; from {self.encoders} clean encoders"
         return (
-            f"a clean encoder looks this suspicious 1 time in {_times(self.probability)} ({span})"
+            "by the reference bank, a clean encoder looks this suspicious 1 time in "
+            f"{_times(self.probability)} (95 %: {often} to {seldom}; "
+            f"from {self.encoders} clean encoders)"
         )
 
     def to_dict(self) -> dict[str, Any]:
