@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +131,6 @@ def left_out(known: Nulls) -> str:
                 structure=one.structure,
                 profile=one.profile,
                 images=one.images,
-                traits=partial(dict, one.values),
             )
             for check, name in NAMES.items()
         }
