@@ -278,8 +278,8 @@ IMAGES = (
             ),
             (
                 "EC202",
-                "encodercheck/methods/collapse.py",
-                "(stamped,) = stamped_embeddings(encoder, [trigger], split.held_out)",
+                "encodercheck/harness/fixtures.py",
+                "unseen = clean_split.held_out",
             ),
         )
     ),

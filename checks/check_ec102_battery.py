@@ -2,17 +2,16 @@
 
 import pytest
 
-from encodercheck.methods import battery, collapse
+from encodercheck.methods import battery
 from encodercheck.methods.shrink import shrink
 
 FINALISTS = 8
 
 
 @pytest.mark.check("EC102", severity="critical", catches=["badencoder", "badencoder-multi"])
-def check_battery(encoder, clean_split, battery_hits, compare_collapse, artifacts):
+def check_battery(encoder, clean_split, clean, battery_hits, compare_collapse, artifacts):
     """The trigger battery makes unseen images no more alike than in clean encoders."""
     finalists = [hit.trigger for hit in battery_hits[:FINALISTS]]
-    clean = collapse.Clean.of(encoder, clean_split.held_out, fitted_on=clean_split.search)
     best = battery.sift(encoder, finalists, clean_split.held_out, clean)[0]
     if not compare_collapse(encoder, best.trigger):
         artifacts.witness(shrink(encoder, best.trigger, clean_split))

@@ -83,9 +83,12 @@ def measure(member: Member, *, poisoned: bool) -> Row | None:
         "attack": member.attack if poisoned else None,
     }
     try:
-        row |= values(encoder, split)
+        clean = collapse.Clean.of(encoder, split.held_out, fitted_on=split.search)
+        row |= values(encoder, split, clean)
         own = making.triggers(member) if poisoned else []
-        row["own"] = [_gains(collapse.under(encoder, trigger, split)) for trigger in own]
+        row["own"] = [
+            _gains(collapse.under(encoder, trigger, split.held_out, clean)) for trigger in own
+        ]
     except CheckInconclusive as error:
         row["inconclusive"] = str(error)
     row["seconds"] = round(time.process_time() - started, 1)
@@ -94,19 +97,18 @@ def measure(member: Member, *, poisoned: bool) -> Row | None:
     return row
 
 
-def values(encoder: Encoder, split: CleanSplit) -> Row:
+def values(encoder: Encoder, split: CleanSplit, clean: collapse.Clean) -> Row:
     """Return traits, values of the searches, and what each left as evidence."""
     row: Row = {"traits": _rounded(traits.traits(encoder, split, seed=SEED))}
     row["targeted"] = [round(v, 4) for v in traits.targeted(encoder, split, seed=SEED)]
     hits = inversion.sift(encoder, split.search, PROFILE, seed=SEED)
     scores = sorted(hit.score for hit in hits)
     row["battery"] = [round(scores[int(q * (len(scores) - 1))], 4) for q in (0.25, 0.5, 0.75, 0.9)]
-    clean = collapse.Clean.of(encoder, split.held_out, fitted_on=split.search)
     finalists = [hit.trigger for hit in hits[:FINALISTS]]
     best = battery.sift(encoder, finalists, split.held_out, clean)[0]
-    row["EC102"] = _gains(collapse.under(encoder, best.trigger, split))
+    row["EC102"] = _gains(collapse.under(encoder, best.trigger, split.held_out, clean))
     found = inversion.invert(encoder, split.search, hits=hits, profile=PROFILE, seed=SEED)
-    row["EC202"] = _searched(encoder, split, found)
+    row["EC202"] = _searched(encoder, split.held_out, clean, found)
     smallest = decree.smallest_confirmed(
         encoder,
         decree.minimise(
@@ -120,9 +122,9 @@ def values(encoder: Encoder, split: CleanSplit) -> Row:
     )
     row["EC201"] = {"pl1": smallest.pl1 if smallest else 1.0}
     faint = inversion.invert_faint(encoder, split.search, profile=PROFILE, seed=SEED)
-    row["EC203"] = _searched(encoder, split, faint)
+    row["EC203"] = _searched(encoder, split.held_out, clean, faint)
     large = inversion.invert_large(encoder, split.search, hits=hits, profile=PROFILE, seed=SEED)
-    row["EC204"] = _searched(encoder, split, large)
+    row["EC204"] = _searched(encoder, split.held_out, clean, large)
     row["EC205"] = forgotten(encoder, split)
     return row
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from encodercheck.encoder import Encoder
     from encodercheck.images.split import CleanSplit
     from encodercheck.methods.battery import Hit
+    from encodercheck.methods.collapse import Clean
     from encodercheck.methods.dede import Dede
     from encodercheck.methods.inversion import Inversion
     from encodercheck.profiles import Profile
@@ -88,6 +89,13 @@ def images(request: pytest.FixtureRequest) -> Tensor:
 def clean_split(request: pytest.FixtureRequest) -> CleanSplit:
     """Clean images, ``.search`` to look for triggers on and ``.held_out`` to score them on."""
     return _scan(request).state.images.split()
+
+
+@pytest.fixture
+def clean(request: pytest.FixtureRequest) -> Clean:
+    """How the encoder embeds the held-out images: what stamped ones are held against; once."""
+    scan = _scan(request)
+    return scan.clean(scan.progress_of(_record(request).info))
 
 
 @pytest.fixture
@@ -182,7 +190,11 @@ def compare(request: pytest.FixtureRequest, null: FindNull, measure: Measure) ->
 
 @pytest.fixture
 def compare_collapse(
-    request: pytest.FixtureRequest, clean_split: CleanSplit, measure: Measure, compare: Compare
+    request: pytest.FixtureRequest,
+    clean_split: CleanSplit,
+    clean: Clean,
+    measure: Measure,
+    compare: Compare,
 ) -> CompareCollapse:
     """Measure how alike a trigger makes held-out images: False where that is unusual.
 
@@ -199,11 +211,13 @@ def compare_collapse(
     ) -> bool:
         search = found if isinstance(found, Inversion) else None
         trigger = found.trigger if isinstance(found, Inversion) else found
-        under = collapse.under(encoder, trigger, clean_split)
+        unseen = clean_split.held_out
+        under = collapse.under(encoder, trigger, unseen, clean)
         measure("stamped_cosine", under.cosine)
         measure("unstamped_cosine", under.base)
         if search is not None:
-            mean, most = evidence.same_size(encoder, clean_split, trigger, seed=scan.state.seed)
+            seed = scan.state.seed
+            mean, most = evidence.same_size(encoder, unseen, clean, trigger, seed=seed)
             measure("elsewhere", evidence.elsewhere(search))
             measure("middle", evidence.middle(search))
             measure("random_mean", mean)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from encodercheck.images.source import Further
     from encodercheck.images.split import CleanImages
     from encodercheck.methods.battery import Hit
+    from encodercheck.methods.collapse import Clean
     from encodercheck.methods.dede import Dede
     from encodercheck.methods.inversion import Inversion
     from encodercheck.profiles import Profile
@@ -203,6 +204,8 @@ class Scan:
         self.lender = Lender(state)
         self.traits = Once(self._look)
         """How the encoder embeds clean images, see :mod:`encodercheck.methods.traits`."""
+        self.clean = Once(self._measure_clean)
+        """How the encoder embeds the held-out images, with axes fitted on the search images."""
         self.battery = Once(self._sift)
         """The battery's triggers by what they do to a few search images, best first."""
         self.inversion = Once(self._invert)
@@ -233,6 +236,13 @@ class Scan:
         with self.lender.unspoiled() as encoder, isolated(state.seed, "traits"):
             state.traits = traits(encoder, state.images.split(), seed=state.seed)
         return state.traits
+
+    def _measure_clean(self, progress: Progress) -> Clean:
+        from encodercheck.methods.collapse import Clean
+
+        split = self.state.images.split()
+        with self.lender.unspoiled() as encoder, isolated(self.state.seed, "clean"):
+            return Clean.of(encoder, split.held_out, fitted_on=split.search)
 
     def _sift(self, progress: Progress) -> tuple[Hit, ...]:
         from encodercheck.methods.inversion import sift

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from encodercheck.encoder import Encoder
 from encodercheck.errors import CheckInconclusive
-from encodercheck.images.split import CleanSplit
 from encodercheck.methods.whitening import Whitening, double
 from encodercheck.trigger import Trigger
 
@@ -275,14 +274,12 @@ class Collapse:
         return min(self.gain, self.whitened_gain)
 
 
-def under(encoder: Encoder, trigger: Trigger, split: CleanSplit) -> Collapse:
-    """Measure what a trigger does to ``split.held_out``, on axes fitted on ``split.search``.
+def under(encoder: Encoder, trigger: Trigger, images: Tensor, clean: Clean) -> Collapse:
+    """Measure what a trigger does to held-out images (N, 3, H, W) in [0, 1].
 
-    Raises:
-        CheckInconclusive: a clean embedding is not finite, or all are the same within rounding.
+    ``clean`` is how the encoder embeds the same images unstamped.
     """
-    clean = Clean.of(encoder, split.held_out, fitted_on=split.search)
-    (stamped,) = stamped_embeddings(encoder, [trigger], split.held_out)
+    (stamped,) = stamped_embeddings(encoder, [trigger], images)
     cosine, gain, whitened = (
         float(measured)
         for measured in (mean_cosine(stamped), clean.gain(stamped), clean.whitened_gain(stamped))

@@ -7,8 +7,9 @@ Neural Cleanse's; Wang et al., S&P 2019).
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from encodercheck.encoder import Encoder
-from encodercheck.images.split import CleanSplit
 from encodercheck.methods import collapse
 from encodercheck.methods.collapse import Clean
 from encodercheck.methods.drift import random_triggers
@@ -42,11 +43,13 @@ def overlap(first: Trigger, second: Trigger) -> float:
 
 
 def same_size(
-    encoder: Encoder, split: CleanSplit, trigger: Trigger, *, seed: int
+    encoder: Encoder, images: Tensor, clean: Clean, trigger: Trigger, *, seed: int
 ) -> tuple[float, float]:
-    """Return mean and largest score of random triggers of the size of ``trigger``."""
-    images = split.held_out[:IMAGES].to(encoder.device)
-    clean = Clean.of(encoder, images, fitted_on=split.search.to(encoder.device))
+    """Return mean and largest score of random triggers of the size of ``trigger``.
+
+    On the first few of held-out ``images`` (N, 3, H, W) in [0, 1], which ``clean`` is of.
+    """
+    few = images[:IMAGES].to(encoder.device)
     others = random_triggers(trigger, RANDOM, seed=seed)
-    reached = collapse.scores(encoder, clean, others, images)
+    reached = collapse.scores(encoder, clean, others, few)
     return sum(reached) / len(reached), max(reached)
