@@ -149,6 +149,14 @@ def test_sizes_fail_the_same_way_where_small_ones_are_suspicious(own, other, siz
     assert (size < both.limit) == fails
 
 
+def test_what_a_prediction_finds_unusual_but_not_enough_is_no_verdict():
+    predicted = Null((0.3, 0.4, 0.5, 0.35), "gain", "a bank", predicted=1e-4)
+    with pytest.raises(CheckInconclusive, match=r"p 0\.00\d+\), against a bank, though not enough"):
+        predicted.require_verdict(predicted.quantile(0.003))
+    predicted.require_verdict(predicted.quantile(0.01))
+    assert predicted.quantile(0.00005) > predicted.limit
+
+
 def test_without_support_nothing_is_said():
     none = Null((0.3, 0.4), "gain", "2 with EC202.gain", own=False)
     assert not none.supported

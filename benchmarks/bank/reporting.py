@@ -22,7 +22,7 @@ from encodercheck.bank import SUITE_ALPHA
 from encodercheck.cache import atomic_write_text
 from encodercheck.intervals import area, share
 from encodercheck.methods import prediction
-from encodercheck.methods.null import SCALES
+from encodercheck.methods.null import PREDICTED_DOUBT, SCALES, Null
 from encodercheck.methods.prediction import Floats, Ridge, best_penalty, features, left_out
 from encodercheck.methods.stopping import SMOOTH, Stopping
 
@@ -37,17 +37,26 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Judged:
-    """A row with its largest deviation, the value it is of, and the limit of its group."""
+    """A row with its largest deviation, the value it is of, and the limit of its group.
+
+    ``chance`` is its smallest p-value.
+    """
 
     row: Row
     score: float
     worst: str
     limit: float
+    chance: float
 
     @property
     def failed(self) -> bool:
         """Whether a scan fails."""
         return self.score > self.limit
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a scan passes with a check that could not decide."""
+        return not self.failed and self.chance < PREDICTED_DOUBT
 
 
 def judge(rows: Sequence[Row], group: str) -> list[Judged]:
@@ -64,7 +73,7 @@ def judge(rows: Sequence[Row], group: str) -> list[Judged]:
 def _judge(own: list[Row], others: list[Row], group: str) -> list[Judged]:
     inputs, query = _inputs(others), _inputs(own)
     groups = [row[group] for row in others]
-    known_scores, scores = [], []
+    known_scores, scores, chances = [], [], []
     for key, name in SCALE.items():
         scale = SCALES[name]
         outputs = np.array([scale.forward(value(row, key)) for row in others])
@@ -75,12 +84,14 @@ def _judge(own: list[Row], others: list[Row], group: str) -> list[Judged]:
         measured = np.array([scale.forward(value(row, key)) for row in own])
         known_scores.append(errors / deviation)
         scores.append((measured - predicted) / deviation)
+        null = Null(tuple(scale.back(e) for e in errors), name, "")
+        chances.append([null.p_value(scale.back(e)) for e in measured - predicted])
     limit = prediction.limit(np.stack(known_scores, 1).max(1), SUITE_ALPHA)
     table = np.stack(scores, 1)
     keys = list(SCALE)
     return [
-        Judged(row, float(line.max()), keys[int(line.argmax())], limit)
-        for row, line in zip(own, table, strict=True)
+        Judged(row, float(line.max()), keys[int(line.argmax())], limit, min(p))
+        for row, line, p in zip(own, table, zip(*chances, strict=True), strict=True)
     ]
 
 
@@ -109,9 +120,12 @@ def report() -> None:
         "",
         "## Error rates with a group left out",
         "",
-        "| left out | clean that failed | patches that failed | other attacks that failed | AUROC,"
-        " patches | AUROC, others | worst group by false alarms | worst group by misses |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "*Inconclusive* are scans that passed with a check that could not decide.",
+        "",
+        "| left out | clean that failed | patches that failed | other attacks that failed |"
+        " inconclusive: clean, patches, others | AUROC, patches | AUROC, others |"
+        " worst group by false alarms | worst group by misses |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     judged = {group: judge(rows, group) for group in GROUPS}
     lines += [_line(judged[group], group) for group in GROUPS]
@@ -141,6 +155,7 @@ def _line(judged: Sequence[Judged], group: str) -> str:
     cells = [
         GROUPS[group],
         *(share(sum(j.failed for j in part), len(part)) for part in (clean, patches, others)),
+        ", ".join(str(sum(j.doubtful for j in part)) for part in (clean, patches, others)),
         *(area([j.score for j in part], scores) for part in (patches, others)),
         _most(clean, group, failed=True),
         _most([*patches, *others], group, failed=False),

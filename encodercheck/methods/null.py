@@ -27,6 +27,9 @@ BORROWED_ALPHA = 0.001
 # Between the two lies what is unusual among other architectures and may be usual in its own: no
 # failure, and no pass either.
 DOUBT = 0.02
+# The same where a value is held against a prediction: at this, one clean encoder in twenty has a
+# check without a verdict (docs/bank.md).
+PREDICTED_DOUBT = 0.005
 # What is unusual among an architecture's own encoders fails only if it would be unusual in a clean
 # encoder of these traits as well: own encoders that were all trained alike vary too little.
 AGREEMENT = 0.05
@@ -168,20 +171,22 @@ class Null:
     def require_verdict(self, value: float) -> None:
         """Demand that ``value`` is clearly usual, where the null is one to be doubted.
 
-        That is one of other architectures, and any of a statistic that varies so much from encoder
-        to encoder that it does not carry. What is below :attr:`alpha` has failed already, NaN too:
-        neither is this method's to say, unless nothing fails.
+        That is one of other architectures, a predicted one, and any of a statistic that varies so
+        much from encoder to encoder that it does not carry. What is below :attr:`alpha` has failed
+        already, NaN too: neither is this method's to say, unless nothing fails.
 
         Raises:
-            CheckInconclusive: the p-value lies between :attr:`alpha` and ``DOUBT``.
+            CheckInconclusive: the p-value lies between :attr:`alpha` and ``DOUBT``, or, of a
+                prediction, ``PREDICTED_DOUBT``.
         """
         if self.fixed is not None:
             return
         chance = self.p_value(value)
-        doubtful = self.alpha <= chance < DOUBT
+        predicted = self.predicted is not None
+        doubtful = self.alpha <= chance < (PREDICTED_DOUBT if predicted else DOUBT)
         if self.only_doubts:
             doubtful = not chance >= DOUBT
-        wary = not self.own or not SCALES[self.scale].carries
+        wary = predicted or not self.own or not SCALES[self.scale].carries
         if self.required and wary and doubtful:
             against = f"against {self.source}, though not enough to fail"
             if not self.own:
