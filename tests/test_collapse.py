@@ -79,16 +79,13 @@ def test_a_constant_hides_no_collapse(z, constant):
     assert float(clean.whitened_gain(moved)) > 0.8
 
 
-@given(clouds, st.integers(2, 6))
-def test_a_huge_channel_hides_no_collapse_on_whitened_axes(z, exponent):
-    """A channel that nothing stops from varying outweighs every other in a plain cosine."""
-    generator = torch.Generator().manual_seed(len(z[0]))
-    loud, other = 10.0**exponent * torch.randn(2, 40, 1, generator=generator)
-    clean = _clean(torch.cat([z, loud], 1))
-    stamped = torch.cat([z[:1] + 0.001 * z, other], 1)
-    spread = torch.cat([z.flip(0), other], 1)
-    assert float(clean.gain(stamped)) < 0.3
-    assert float(clean.whitened_gain(stamped)) > float(clean.whitened_gain(spread))
+@pytest.mark.parametrize("exponent", [3, 6, 12])
+def test_a_channel_that_outweighs_all_others_is_no_verdict(exponent):
+    generator = torch.Generator().manual_seed(0)
+    z, loud = torch.randn(90, 40, generator=generator), torch.randn(90, 1, generator=generator)
+    _clean(torch.cat([z, 2 * loud], 1))
+    with pytest.raises(CheckInconclusive, match="outweighs all others"):
+        _clean(torch.cat([z, 10.0**exponent * loud], 1))
 
 
 @given(clouds, st.integers(0, 2**31))

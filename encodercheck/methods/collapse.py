@@ -20,6 +20,9 @@ from encodercheck.trigger import Trigger
 
 # Clean embeddings that differ by less than this part of their length do so by rounding.
 LEAST_SPREAD = 1e-5
+# Of the directions that embeddings span with every channel scaled alike, at least this part is left
+# as they are. Of 120 trained encoders the least was 0.55.
+LEAST_BALANCE = 0.15
 # Pixels of clean images that vary by less than this from image to image, of 1, show one image.
 ALIKE_PIXELS = 0.02
 
@@ -136,6 +139,23 @@ def require_spread(mean: float, count: int) -> None:
         )
 
 
+def require_balance(embeddings: Tensor) -> None:
+    """Demand that no channel outweighs all others: beside it no trigger could be seen to work.
+
+    Raises:
+        CheckInconclusive: embeddings (N, D) span far fewer directions than with channels scaled.
+    """
+    wide = double(embeddings)
+    spread = wide.std(0)
+    scaled = (wide - wide.mean(0)) / spread.clamp_min(1e-12 * spread.max().clamp_min(1e-300))
+    left = float(effective_rank(centred(embeddings)) / effective_rank(scaled))
+    if left < LEAST_BALANCE:
+        raise CheckInconclusive(
+            f"one channel of the embeddings outweighs all others (they span {left:.2g} of the "
+            "directions that they would with channels scaled alike): scan the encoder without it"
+        )
+
+
 def require_diverse(images: Tensor) -> None:
     """Demand that clean images (N, 3, H, W) in [0, 1] differ: else any trigger makes them alike.
 
@@ -181,6 +201,7 @@ class Clean:
         embeddings = finite_embeddings(encoder, images)
         base = float(mean_cosine(embeddings))
         require_spread(base, len(images))
+        require_balance(embeddings)
         others = embeddings if fitted_on is None else finite_embeddings(encoder, fitted_on)
         whitening = Whitening.of(others)
         return cls(base, whitening, float(mean_cosine(whitening(embeddings))))
@@ -202,8 +223,10 @@ def base_cosine(encoder: Encoder, images: Tensor) -> float:
         CheckInconclusive: an embedding is not finite, or all are the same within rounding.
     """
     require_diverse(images)
-    base = float(mean_cosine(finite_embeddings(encoder, images)))
+    embeddings = finite_embeddings(encoder, images)
+    base = float(mean_cosine(embeddings))
     require_spread(base, len(images))
+    require_balance(embeddings)
     return base
 
 
