@@ -362,9 +362,9 @@ NULLS = (
     Defect(
         "wrong-tail",
         "The most suspicious value has the largest p-value.",
-        "encodercheck/methods/null.py",
-        "return 1 - student_t(score, len(self.values) - 1)",
-        "return student_t(score, len(self.values) - 1)",
+        "encodercheck/methods/tails.py",
+        "return 1 - student_t((value - self.centre) / self.width, self.freedom)",
+        "return student_t((value - self.centre) / self.width, self.freedom)",
         ("test_nulls.py::test_the_more_suspicious_the_smaller_the_p_value",),
     ),
     Defect(

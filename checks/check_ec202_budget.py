@@ -9,5 +9,5 @@ from encodercheck.methods.shrink import shrink
 @pytest.mark.check("EC202", severity="critical", catches=["badencoder", "badencoder-[!1]*"])
 def check_budget(encoder, clean_split, inversion, compare_collapse, artifacts):
     """The best trigger on 3 % of the image collapses images no more than in clean encoders."""
-    if not compare_collapse(encoder, inversion, whitened=True):
+    if not compare_collapse(encoder, inversion, half_contrast=True, whitened=True):
         artifacts.witness(shrink(encoder, inversion.trigger, clean_split))

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -21,16 +22,9 @@ import numpy as np
 from encodercheck.bounded import read_json
 from encodercheck.cache import atomic_write_text
 from encodercheck.errors import ConfigError
-from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null, student_t
-from encodercheck.methods.prediction import (
-    Floats,
-    Ridge,
-    beyond,
-    features,
-    interval,
-    left_out,
-    limit,
-)
+from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null
+from encodercheck.methods.prediction import Floats, Ridge, features, interval, left_out
+from encodercheck.methods.tails import Tail
 from encodercheck.suspicion import Suspicion
 from encodercheck.weights.header import located, os_reason, quoted
 
@@ -38,6 +32,9 @@ SCHEMA = "encodercheck.bank/1"
 SHIPPED = Path(__file__).with_name("bank.json")
 # How often a clean encoder may fail in any check of the suite that the bank predicts.
 SUITE_ALPHA = 0.005
+# A p-value below this is not told from it.
+LEAST_CHANCE = 1e-12
+NORMAL = NormalDist()
 MOST_BYTES = 1_000_000
 MOST_PARSING = 100_000_000
 
@@ -129,7 +126,7 @@ class Bank:
             return Null((), "gain", f"nothing measured as {key}", own=False)
         column = self.values.index(key)
         scale = SCALES[self.scales[column]]
-        centre = float(self._fit(column)(features(traits, self.traits)))
+        centre = self._predict(column, features(traits, self.traits))
         values = tuple(scale.back(centre + error) for error in self.errors(column))
         return Null(values, self.scales[column], self.describe(), predicted=self.alpha)
 
@@ -137,10 +134,28 @@ class Bank:
     def alpha(self) -> float:
         """The p-value below which a value fails, so that the suite errs with ``SUITE_ALPHA``.
 
-        Values depend on each other: how often the largest of them is this large is counted on the
-        bank's own encoders, by predictions without their families.
+        Values depend on each other: how often the smallest p-value of all is this small is counted
+        on the bank's own encoders, by predictions without their families.
         """
         return _alpha(self)
+
+    def deviations(
+        self, values: Mapping[str, float], traits: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Return how unusual each of ``values``, as "EC202.gain", is: the normal score of its p.
+
+        That is 1.6 for a p-value of 0.05 and 3.1 for 0.001. Of values that the bank knows; none
+        where a trait is missing.
+        """
+        if not set(self.traits) <= traits.keys():
+            return {}
+        query, found = features(traits, self.traits), {}
+        for column, key in enumerate(self.values):
+            if math.isfinite(values.get(key, math.nan)):
+                value = SCALES[self.scales[column]].forward(values[key])
+                error = value - self._predict(column, query)
+                found[key] = normal_score(_tails(self)[column].beyond(error))
+        return found
 
     def suspicion(
         self, values: Mapping[str, float], traits: Mapping[str, float]
@@ -149,20 +164,13 @@ class Bank:
 
         None where the bank knows none of them, or a trait is missing.
         """
-        known = [i for i, key in enumerate(self.values) if math.isfinite(values.get(key, math.nan))]
-        if not known or not set(self.traits) <= traits.keys():
+        deviations = self.deviations(values, traits)
+        if not deviations:
             return None
-        query = features(traits, self.traits)
-        deviations = _deviations(self)
-        scores = []
-        for column in known:
-            value = SCALES[self.scales[column]].forward(values[self.values[column]])
-            error = value - float(self._fit(column)(query))
-            scores.append(error / float(deviations[column]))
-        clean = _scores(self)[:, known].max(1)
-        worst = max(scores)
+        columns = [self.values.index(key) for key in deviations]
+        clean, worst = _scores(self)[:, columns].max(1), max(deviations.values())
         low, high = interval(clean, worst, seed=0)
-        chance = beyond(clean, worst)
+        chance = Tail.of(clean.tolist(), heavy=True).beyond(worst)
         return Suspicion(chance, min(low, chance), max(high, chance), len(clean))
 
     def errors(self, column: int) -> list[float]:
@@ -173,20 +181,15 @@ class Bank:
     @property
     def inputs(self) -> Floats:
         """All encoders' traits as features (N, P)."""
-        return np.array(
-            [
-                features(dict(zip(self.traits, e.traits, strict=True)), self.traits)
-                for e in self.encoders
-            ]
-        )
+        return _inputs(self)
 
     def outputs(self, column: int) -> Floats:
         """Return all encoders' values (N,) of one kind, on its scale."""
         forward = SCALES[self.scales[column]].forward
         return np.array([forward(encoder.values[column]) for encoder in self.encoders])
 
-    def _fit(self, column: int) -> Ridge:
-        return Ridge.fit(self.inputs, self.outputs(column), self.penalties[column])
+    def _predict(self, column: int, query: Floats) -> float:
+        return float(_fits(self)[column](query))
 
     def __hash__(self) -> int:
         """Tell banks apart by identity: they are large, and never changed."""
@@ -199,32 +202,55 @@ def _shipped() -> Bank:
 
 
 @cache
+def _inputs(bank: Bank) -> Floats:
+    rows = (dict(zip(bank.traits, e.traits, strict=True)) for e in bank.encoders)
+    inputs: Floats = np.array([features(row, bank.traits) for row in rows])
+    return inputs
+
+
+@cache
+def _fits(bank: Bank) -> list[Ridge]:
+    """Return the predictions of all values."""
+    columns = range(len(bank.values))
+    return [Ridge.fit(bank.inputs, bank.outputs(c), bank.penalties[c]) for c in columns]
+
+
+@cache
 def _errors(bank: Bank, column: int) -> Floats:
     groups = [encoder.family for encoder in bank.encoders]
     return left_out(bank.inputs, bank.outputs(column), groups, bank.penalties[column])
 
 
 @cache
-def _deviations(bank: Bank) -> Floats:
-    """Return the standard deviations of the errors of all values (K,)."""
-    columns = range(len(bank.values))
-    least = [SCALES[scale].least_deviation for scale in bank.scales]
-    found = [max(float(_errors(bank, c).std(ddof=1)), least[c]) for c in columns]
-    return np.array(found)
+def _tails(bank: Bank) -> list[Tail]:
+    """Return the tails of the errors of all values, each as heavy as its own."""
+    return [
+        Tail.of(bank.errors(column), least_deviation=SCALES[scale].least_deviation, heavy=True)
+        for column, scale in enumerate(bank.scales)
+    ]
 
 
 @cache
 def _scores(bank: Bank) -> Floats:
-    """Return every encoder's errors (N, K) in standard deviations, its family left out."""
-    columns = range(len(bank.values))
-    return np.stack([_errors(bank, c) for c in columns], 1) / _deviations(bank)
+    """Return the normal scores of every encoder's errors (N, K), its family left out."""
+    scores: Floats = np.array(
+        [
+            [normal_score(tail.beyond(error)) for error in bank.errors(column)]
+            for column, tail in enumerate(_tails(bank))
+        ]
+    ).T
+    return scores
 
 
 @cache
 def _alpha(bank: Bank) -> float:
-    worst = limit(_scores(bank).max(1), SUITE_ALPHA)
-    count = len(bank.encoders)
-    return 1 - student_t(worst / math.sqrt(1 + 1 / count), count - 1)
+    worst = Tail.of(_scores(bank).max(1).tolist(), heavy=True).quantile(SUITE_ALPHA)
+    return NORMAL.cdf(-worst)
+
+
+def normal_score(probability: float) -> float:
+    """Return the value that a standard normal variable exceeds with this probability."""
+    return -NORMAL.inv_cdf(min(max(probability, LEAST_CHANCE), 1 - LEAST_CHANCE))
 
 
 def _bank(content: Any) -> Bank:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -76,6 +76,15 @@ class Trigger:
         """Return images (N, 3, H, W) in [0, 1] with the trigger on them, in the same range."""
         mask, pattern = self.mask.to(images.device), self.pattern.to(images.device)
         return stamp(images, mask, pattern, additive=self.additive)
+
+    def at_contrast(self, contrast: float) -> Trigger:
+        """Return the trigger with ``contrast`` of its own, in [0, 1]: drawn towards mid-grey.
+
+        The pattern of an additive trigger is a distance already.
+        """
+        middle = 0.0 if self.additive else 0.5
+        pattern = middle + contrast * (self.pattern - middle)
+        return replace(self, pattern=pattern.clamp(-1.0 if self.additive else 0.0, 1.0))
 
     def describe(self) -> str:
         """Say what the trigger is and where, as "a 5x5 patch at (27, 27), 2.4 % of the image".

@@ -160,10 +160,3 @@ def test_a_group_is_predicted_without_itself():
     groups = [FAMILIES[i % 4] for i in range(20)]
     residuals = prediction.left_out(inputs, outputs, groups, 0.1)
     np.testing.assert_allclose(residuals[::4], 5.0)
-
-
-@given(st.integers(0, 2**31), st.floats(0.001, 0.2))
-def test_the_limit_is_exceeded_with_its_probability(seed, probability):
-    values = np.random.default_rng(seed).standard_normal(50)
-    limit = prediction.limit(values, probability)
-    assert prediction.beyond(values, limit) == pytest.approx(probability, rel=1e-3)

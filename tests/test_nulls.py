@@ -19,7 +19,6 @@ from encodercheck.methods.null import (
     OWN_ALPHA,
     SCALES,
     Null,
-    student_t,
 )
 from encodercheck.nulls import MOST_BYTES, CleanEncoder, Nulls
 from encodercheck.report import Direction, Finding, Measurement, Outcome, Report
@@ -78,25 +77,6 @@ def test_scales_go_there_and_back(scale, data):
     value = data.draw(VALUES[scale])
     there = SCALES[scale].forward(value)
     assert SCALES[scale].back(there) == pytest.approx(value, rel=1e-9, abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("probability", "freedom", "score"),
-    [
-        (0.95, 1, 6.3138),
-        (0.999, 2, 22.327),
-        (0.975, 3, 3.1824),
-        (0.995, 4, 4.6041),
-        (0.99, 5, 3.3649),
-        (0.95, 10, 1.8125),
-        (0.975, 29, 2.0452),
-        (0.975, 30, 2.0423),
-        (0.5, 7, 0.0),
-    ],
-)
-def test_student_t_agrees_with_the_tables(probability, freedom, score):
-    assert student_t(score, freedom) == pytest.approx(probability, abs=2e-5)
-    assert student_t(-score, freedom) == pytest.approx(1 - probability, abs=2e-5)
 
 
 def test_a_null_of_other_architectures_is_asked_for_more():

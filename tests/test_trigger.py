@@ -66,6 +66,16 @@ def test_pl1_scales_with_the_mask(trigger, factor):
     assert scaled.pl1 == pytest.approx(trigger.pl1 * factor, abs=1e-6)
 
 
+@given(triggers(), st.floats(0, 1))
+def test_less_contrast_is_a_smaller_distance_from_mid_grey(trigger, contrast):
+    """The mask stays; an additive pattern, which is a distance already, is scaled."""
+    faint = trigger.at_contrast(contrast)
+    middle = 0.0 if trigger.additive else 0.5
+    torch.testing.assert_close(faint.pattern - middle, contrast * (trigger.pattern - middle))
+    assert faint.mask is trigger.mask
+    torch.testing.assert_close(trigger.at_contrast(1.0).pattern, trigger.pattern)
+
+
 @given(triggers())
 def test_the_box_holds_every_visible_pixel(trigger):
     top, left, height, width = trigger.box

@@ -20,9 +20,10 @@ from encodercheck.scanning import versions
 
 MEASURED = Path(__file__).with_name("measured.json")
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-COLLAPSES = ("EC102", "EC202", "EC203", "EC204")
+# What the suite compares with the bank, and on which scale.
 SCALE = {
-    **{f"{check}.gain": "gain" for check in COLLAPSES},
+    **{f"{check}.gain": "gain" for check in ("EC102", "EC202", "EC203", "EC204")},
+    **{f"{check}.half_contrast_gain": "gain" for check in ("EC102", "EC202", "EC204")},
     **{f"{check}.whitened_gain": "gain" for check in ("EC202", "EC204")},
     "EC201.pl1": "size",
     "EC205.forgotten": "gain",
@@ -75,8 +76,10 @@ def known() -> list[Row]:
 def value(row: Row, key: str) -> float:
     """Return what a check compares as ``key``, "EC202.gain", of what a row has."""
     check, _, name = key.partition(".")
-    beside = {"gain": "whitened_gain", "forgotten": "forgotten_centred"}.get(name, name)
-    return float(min(row[check][name], row[check][beside]))
+    measured = row[check]
+    if name.endswith("forgotten"):
+        return float(min(measured[name], measured[f"{name}_centred"]))
+    return float(measured[name])
 
 
 def usable(rows: list[Row]) -> list[Row]:

@@ -31,9 +31,11 @@ from encodercheck.methods import (
     recognition,
     traits,
 )
+from encodercheck.methods.collapse import HALF_CONTRAST, Clean
 from encodercheck.methods.drift import random_triggers
 from encodercheck.methods.inversion import Inversion
 from encodercheck.profiles import PROFILES
+from encodercheck.trigger import Trigger
 
 PROFILE = PROFILES["standard"]
 WARM_STARTS, FINALISTS = 4, 8
@@ -61,19 +63,14 @@ def images(member: Member) -> Tensor:
 def measure(member: Member, *, poisoned: bool) -> Row | None:
     """Return the row of an encoder, from the cache where it is there; None without the encoder."""
     place = path(member, poisoned=poisoned)
-    known = dict(json.loads(place.read_text())) if place.exists() else {}
-    if "forgotten_centred" in known.get("EC205", {}) or "inconclusive" in known:
-        return known
+    if place.exists():
+        return dict(json.loads(place.read_text()))
     name = "poisoned" if poisoned else "clean"
     if not (making.folder(member) / f"{name}.safetensors").exists():
         return None
     encoder = making.read(member, poisoned=poisoned)
     split = CleanImages.of(images(member), PROFILE.search).split()
     started = time.process_time()
-    if known:
-        known["EC205"] = forgotten(encoder, split)
-        atomic_write_text(place, json.dumps(known) + "\n")
-        return known
     row: Row = {
         "number": member.number,
         "family": member.family,
@@ -83,12 +80,10 @@ def measure(member: Member, *, poisoned: bool) -> Row | None:
         "attack": member.attack if poisoned else None,
     }
     try:
-        clean = collapse.Clean.of(encoder, split.held_out, fitted_on=split.search)
+        clean = Clean.of(encoder, split.held_out, fitted_on=split.search)
         row |= values(encoder, split, clean)
         own = making.triggers(member) if poisoned else []
-        row["own"] = [
-            _gains(collapse.under(encoder, trigger, split.held_out, clean)) for trigger in own
-        ]
+        row["own"] = [_gains(encoder, trigger, split, clean) for trigger in own]
     except CheckInconclusive as error:
         row["inconclusive"] = str(error)
     row["seconds"] = round(time.process_time() - started, 1)
@@ -97,18 +92,17 @@ def measure(member: Member, *, poisoned: bool) -> Row | None:
     return row
 
 
-def values(encoder: Encoder, split: CleanSplit, clean: collapse.Clean) -> Row:
+def values(encoder: Encoder, split: CleanSplit, clean: Clean) -> Row:
     """Return traits, values of the searches, and what each left as evidence."""
     row: Row = {"traits": _rounded(traits.traits(encoder, split, seed=SEED))}
-    row["targeted"] = [round(v, 4) for v in traits.targeted(encoder, split, seed=SEED)]
     hits = inversion.sift(encoder, split.search, PROFILE, seed=SEED)
     scores = sorted(hit.score for hit in hits)
     row["battery"] = [round(scores[int(q * (len(scores) - 1))], 4) for q in (0.25, 0.5, 0.75, 0.9)]
     finalists = [hit.trigger for hit in hits[:FINALISTS]]
     best = battery.sift(encoder, finalists, split.held_out, clean)[0]
-    row["EC102"] = _gains(collapse.under(encoder, best.trigger, split.held_out, clean))
+    row["EC102"] = _gains(encoder, best.trigger, split, clean)
     found = inversion.invert(encoder, split.search, hits=hits, profile=PROFILE, seed=SEED)
-    row["EC202"] = _searched(encoder, split.held_out, clean, found)
+    row["EC202"] = _searched(encoder, split, clean, found)
     smallest = decree.smallest_confirmed(
         encoder,
         decree.minimise(
@@ -122,9 +116,9 @@ def values(encoder: Encoder, split: CleanSplit, clean: collapse.Clean) -> Row:
     )
     row["EC201"] = {"pl1": smallest.pl1 if smallest else 1.0}
     faint = inversion.invert_faint(encoder, split.search, profile=PROFILE, seed=SEED)
-    row["EC203"] = _searched(encoder, split.held_out, clean, faint)
+    row["EC203"] = _searched(encoder, split, clean, faint)
     large = inversion.invert_large(encoder, split.search, hits=hits, profile=PROFILE, seed=SEED)
-    row["EC204"] = _searched(encoder, split.held_out, clean, large)
+    row["EC204"] = _searched(encoder, split, clean, large)
     row["EC205"] = forgotten(encoder, split)
     return row
 
@@ -135,21 +129,25 @@ def forgotten(encoder: Encoder, split: CleanSplit) -> Row:
     seen = recognition.recognition(encoder, found.trigger, split)
     others = random_triggers(found.trigger, 8, seed=SEED)
     random = [recognition.recognition(encoder, t, split).forgotten for t in others]
+    half = recognition.recognition(encoder, found.trigger.at_contrast(HALF_CONTRAST), split)
     return _rounded(
         {
             "forgotten": seen.forgotten,
             "forgotten_centred": seen.forgotten_centred,
             "recognised": seen.recognised,
+            "half_contrast_forgotten": half.forgotten,
+            "half_contrast_forgotten_centred": half.forgotten_centred,
             "random_mean": sum(random) / len(random),
             "random_max": max(random),
         }
     ) | {"trace": [round(score, 3) for score in found.trace]}
 
 
-def _searched(encoder: Encoder, split: CleanSplit, found: Inversion) -> Row:
-    mean, most = evidence.same_size(encoder, split, found.trigger, seed=SEED)
+def _searched(encoder: Encoder, split: CleanSplit, clean: Clean, found: Inversion) -> Row:
+    unseen = split.held_out
+    mean, most = evidence.same_size(encoder, unseen, clean, found.trigger, seed=SEED)
     return (
-        _gains(collapse.under(encoder, found.trigger, split))
+        _gains(encoder, found.trigger, split, clean)
         | _rounded(
             {
                 "elsewhere": evidence.elsewhere(found),
@@ -162,8 +160,14 @@ def _searched(encoder: Encoder, split: CleanSplit, found: Inversion) -> Row:
     )
 
 
-def _gains(found: collapse.Collapse) -> Row:
-    return _rounded({"gain": found.gain, "whitened_gain": found.whitened_gain}, 6)
+def _gains(encoder: Encoder, trigger: Any, split: CleanSplit, clean: Clean) -> Row:
+    """Return the gains of a trigger, and of the same at half contrast where it has a contrast."""
+    found = collapse.under(encoder, trigger, split.held_out, clean)
+    row = {"gain": found.gain, "whitened_gain": found.whitened_gain}
+    if isinstance(trigger, Trigger):
+        half = collapse.under(encoder, trigger.at_contrast(HALF_CONTRAST), split.held_out, clean)
+        row |= {"half_contrast_gain": half.gain, "half_contrast_whitened_gain": half.whitened_gain}
+    return _rounded(row, 6)
 
 
 def _rounded(values: dict[str, float], digits: int = 5) -> Row:

@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.bank.fitting import PENALTIES, SCALE, TRAITS, known, usable, value
+from benchmarks.bank.fitting import bank, known, usable, value
 from benchmarks.bank.members import COUNT, OTHERS, PATCHES
-from encodercheck.bank import SUITE_ALPHA
+from encodercheck.bank import SUITE_ALPHA, normal_score
 from encodercheck.cache import atomic_write_text
 from encodercheck.intervals import area, share
-from encodercheck.methods import prediction
-from encodercheck.methods.null import PREDICTED_DOUBT, SCALES, Null
-from encodercheck.methods.prediction import Floats, Ridge, best_penalty, features, left_out
+from encodercheck.methods.null import PREDICTED_DOUBT
 from encodercheck.methods.stopping import SMOOTH, Stopping
 
 PAGE = Path(__file__).parents[2] / "docs" / "bank.md"
@@ -39,14 +37,13 @@ Row = dict[str, Any]
 class Judged:
     """A row with its largest deviation, the value it is of, and the limit of its group.
 
-    ``chance`` is its smallest p-value.
+    A deviation is the normal score of a p-value, see :meth:`Bank.deviations`.
     """
 
     row: Row
     score: float
     worst: str
     limit: float
-    chance: float
 
     @property
     def failed(self) -> bool:
@@ -56,47 +53,22 @@ class Judged:
     @property
     def doubtful(self) -> bool:
         """Whether a scan passes with a check that could not decide."""
-        return not self.failed and self.chance < PREDICTED_DOUBT
+        return not self.failed and self.score > normal_score(PREDICTED_DOUBT)
 
 
 def judge(rows: Sequence[Row], group: str) -> list[Judged]:
     """Return all rows judged without their own group, which is "family", "method" or "source"."""
-    clean = [row for row in rows if row["attack"] is None]
     judged = []
     for label in sorted({row[group] for row in rows}):
-        others = [row for row in clean if row[group] != label]
-        own = [row for row in rows if row[group] == label]
-        judged += _judge(own, others, group)
+        others = bank([row for row in rows if row[group] != label])
+        limit = normal_score(others.alpha)
+        for row in rows:
+            if row[group] == label:
+                values = {key: value(row, key) for key in others.values}
+                scores = others.deviations(values, row["traits"])
+                worst = max(scores, key=lambda key: scores[key])
+                judged.append(Judged(row, scores[worst], worst, limit))
     return judged
-
-
-def _judge(own: list[Row], others: list[Row], group: str) -> list[Judged]:
-    inputs, query = _inputs(others), _inputs(own)
-    groups = [row[group] for row in others]
-    known_scores, scores, chances = [], [], []
-    for key, name in SCALE.items():
-        scale = SCALES[name]
-        outputs = np.array([scale.forward(value(row, key)) for row in others])
-        penalty = best_penalty(inputs, outputs, groups, PENALTIES)
-        errors = left_out(inputs, outputs, groups, penalty)
-        deviation = max(float(errors.std(ddof=1)), scale.least_deviation)
-        predicted = Ridge.fit(inputs, outputs, penalty)(query)
-        measured = np.array([scale.forward(value(row, key)) for row in own])
-        known_scores.append(errors / deviation)
-        scores.append((measured - predicted) / deviation)
-        null = Null(tuple(scale.back(e) for e in errors), name, "")
-        chances.append([null.p_value(scale.back(e)) for e in measured - predicted])
-    limit = prediction.limit(np.stack(known_scores, 1).max(1), SUITE_ALPHA)
-    table = np.stack(scores, 1)
-    keys = list(SCALE)
-    return [
-        Judged(row, float(line.max()), keys[int(line.argmax())], limit, min(p))
-        for row, line, p in zip(own, table, zip(*chances, strict=True), strict=True)
-    ]
-
-
-def _inputs(rows: Sequence[Row]) -> Floats:
-    return np.array([features(row["traits"], TRAITS) for row in rows])
 
 
 def report() -> None:

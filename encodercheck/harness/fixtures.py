@@ -50,12 +50,19 @@ class CompareCollapse(Protocol):
     """What the fixture ``compare_collapse`` is: compare the gains of a trigger."""
 
     def __call__(
-        self, encoder: Encoder, found: Trigger | Inversion, *, whitened: bool = False
+        self,
+        encoder: Encoder,
+        found: Trigger | Inversion,
+        *,
+        half_contrast: bool = False,
+        whitened: bool = False,
     ) -> bool:
         """Record cosines, gains and p-values; return whether they are usual for a clean encoder.
 
-        What is compared is the smaller of the two gains and, with ``whitened``, the whitened one by
-        itself: no channel that outweighs all others can keep that from rising.
+        What is compared is the gain; with ``half_contrast``, that of the same trigger at half its
+        contrast as well, which a backdoor's keeps and an adversarial patch loses; with
+        ``whitened``, the gain on whitened axes, which no channel that outweighs all others can
+        keep from rising.
         """
 
 
@@ -207,7 +214,11 @@ def compare_collapse(
     scan = _scan(request)
 
     def against_clean(
-        encoder: Encoder, found: Trigger | Inversion, *, whitened: bool = False
+        encoder: Encoder,
+        found: Trigger | Inversion,
+        *,
+        half_contrast: bool = False,
+        whitened: bool = False,
     ) -> bool:
         search = found if isinstance(found, Inversion) else None
         trigger = found.trigger if isinstance(found, Inversion) else found
@@ -222,8 +233,11 @@ def compare_collapse(
             measure("middle", evidence.middle(search))
             measure("random_mean", mean)
             measure("random_max", most)
-        measure("raw_gain", under.gain)
-        judged = [partial(compare, "gain", under.joint_gain)]
+        judged = [partial(compare, "gain", under.gain)]
+        if half_contrast:
+            faint = trigger.at_contrast(collapse.HALF_CONTRAST)
+            half = collapse.under(encoder, faint, unseen, clean)
+            judged.append(partial(compare, "half_contrast_gain", half.gain))
         if whitened:
             judged.append(partial(compare, "whitened_gain", under.whitened_gain))
         else:

@@ -23,6 +23,8 @@ LEAST_SPREAD = 1e-5
 # Of the directions that embeddings span with every channel scaled alike, at least this part is left
 # as they are. Of 120 trained encoders the least was 0.55.
 LEAST_BALANCE = 0.15
+# The contrast at which a trigger that was found at full contrast is measured again.
+HALF_CONTRAST = 0.5
 # Pixels of clean images that vary by less than this from image to image, of 1, show one image.
 ALIKE_PIXELS = 0.02
 
@@ -290,11 +292,6 @@ class Collapse:
     base: float
     gain: float
     whitened_gain: float
-
-    @property
-    def joint_gain(self) -> float:
-        """The smaller gain: a backdoor collapses embeddings by either measure."""
-        return min(self.gain, self.whitened_gain)
 
 
 def under(encoder: Encoder, trigger: Trigger, images: Tensor, clean: Clean) -> Collapse:

@@ -3,18 +3,18 @@
 One limit for all encoders is either blind on some architectures or jumpy on others: three percent
 of the image take clean small ResNets three quarters of the way to collapse, clean small ViTs a
 third. A null holds the values of clean encoders. A value is judged by the prediction interval of
-one more clean encoder, normal on the scale of the statistic, with as many degrees of freedom as
-there are encoders less one (Geisser, *Predictive Inference*, 1993, section 2.2).
+one more clean encoder on the scale of the statistic, see :mod:`encodercheck.methods.tails`: normal
+among encoders of one architecture, with as heavy a tail as its errors have where it is predicted.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from encodercheck.errors import CheckInconclusive
+from encodercheck.methods.tails import Tail
 
 # Fewer clean encoders than this say nothing about a tail.
 LEAST_ENCODERS = 3
@@ -202,46 +202,18 @@ class Null:
         """
         if math.isnan(value):
             return math.nan
-        if not self.supported:
-            return 1.0
-        centre, width = self._prediction()
-        score = (SCALES[self.scale].forward(value) - centre) / width
-        return 1 - student_t(score, len(self.values) - 1)
+        return self.tail.beyond(SCALES[self.scale].forward(value)) if self.supported else 1.0
 
     def quantile(self, alpha: float) -> float:
         """Return the value whose p-value is ``alpha``; NaN where the null is not supported."""
         if not self.supported:
             return math.nan
-        centre, width = self._prediction()
-        low, high = 0.0, 1e4
-        for _ in range(80):
-            middle = (low + high) / 2
-            beyond = 1 - student_t(middle, len(self.values) - 1) > alpha
-            low, high = (middle, high) if beyond else (low, middle)
-        return SCALES[self.scale].back(centre + high * width)
+        return SCALES[self.scale].back(self.tail.quantile(alpha))
 
-    def _prediction(self) -> tuple[float, float]:
-        """Return centre and scale of the prediction for one more encoder."""
+    @property
+    def tail(self) -> Tail:
+        """The prediction of one more encoder's value, on the scale's axis."""
         scale = SCALES[self.scale]
         seen = [scale.forward(value) for value in self.values]
-        deviation = max(statistics.stdev(seen), scale.least_deviation)
-        return statistics.fmean(seen), deviation * math.sqrt(1 + 1 / len(seen))
-
-
-def student_t(score: float, freedom: int) -> float:
-    """Return Student's cumulative distribution at ``score``, for whole degrees of freedom.
-
-    The finite sums of Abramowitz & Stegun, *Handbook of Mathematical Functions*, 26.7.3 and 26.7.4.
-    """
-    angle = math.atan(score / math.sqrt(freedom))
-    square = math.cos(angle) ** 2
-    term, total = 1.0, 1.0
-    for k in range(1, (freedom - 1) // 2 if freedom % 2 else freedom // 2):
-        term *= square * (2 * k / (2 * k + 1) if freedom % 2 else (2 * k - 1) / (2 * k))
-        total += term
-    if freedom % 2:
-        rest = math.sin(angle) * math.cos(angle) * total if freedom > 1 else 0.0
-        within = 2 / math.pi * (angle + rest)
-    else:
-        within = math.sin(angle) * total
-    return (1 + min(max(within, -1.0), 1.0)) / 2
+        heavy = self.predicted is not None
+        return Tail.of(seen, least_deviation=scale.least_deviation, heavy=heavy)

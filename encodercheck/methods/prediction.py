@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from encodercheck.methods.null import student_t
+from encodercheck.methods.tails import Tail
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -95,33 +95,13 @@ def best_penalty(
     return min(penalties, key=error)
 
 
-def beyond(values: Floats, value: float) -> float:
-    """Return how likely one more value like these (N,) is at least ``value``.
-
-    By Student's t with as heavy tails as the values have: of their excess kurtosis k, it has
-    4 + 6 / k degrees of freedom. With a normal tail a few clean encoders unlike all others would
-    make false alarms ten times as frequent as is said.
-    """
-    count, deviation = len(values), max(float(values.std(ddof=1)), 1e-9)
-    scores = (values - values.mean()) / deviation
-    excess = float((scores**4).mean()) - 3
-    freedom = min(count - 1, math.floor(4 + 6 / excess)) if excess > 0 else count - 1
-    width = deviation * math.sqrt((freedom - 2) / freedom * (1 + 1 / count))
-    return 1 - student_t((value - float(values.mean())) / width, freedom)
-
-
 def interval(values: Floats, value: float, *, seed: int, draws: int = 400) -> tuple[float, float]:
-    """Return a 95 % interval of :func:`beyond`, by drawing the values (N,) again."""
+    """Return a 95 % interval of how likely one more of values (N,) is at least ``value``.
+
+    By drawing the values again.
+    """
     random = np.random.default_rng(seed)
-    chances = [beyond(random.choice(values, len(values)), value) for _ in range(draws)]
+    drawn = (random.choice(values, len(values)).tolist() for _ in range(draws))
+    chances = [Tail.of(again, heavy=True).beyond(value) for again in drawn]
     low, high = np.quantile(chances, [0.025, 0.975])
     return float(low), float(high)
-
-
-def limit(values: Floats, probability: float) -> float:
-    """Return the value that one more like these (N,) exceeds with this probability."""
-    low, high = float(values.mean()), float(values.mean()) + 100 * float(values.std(ddof=1)) + 1
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if beyond(values, middle) > probability else (low, middle)
-    return high

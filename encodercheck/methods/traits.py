@@ -18,10 +18,8 @@ from torch import Tensor, nn
 from encodercheck.encoder import Encoder
 from encodercheck.images.split import CleanSplit
 from encodercheck.methods import collapse
-from encodercheck.methods.ascent import ascend, towards
 from encodercheck.methods.battery import dct_wave, patch
 from encodercheck.methods.collapse import Clean
-from encodercheck.methods.families import boxes
 from encodercheck.trigger import Trigger
 
 # Random triggers of each kind, and the images that they are tried on.
@@ -35,10 +33,6 @@ STRENGTH = 0.2
 NOISE = 2 / 255
 # As their classes are called, in torch and in timm.
 NORMALISATIONS = ("batchnorm", "layernorm", "groupnorm")
-# A targeted search: so many targets, and steps.
-TARGETS = 6
-STEPS = 12
-BATCH = 8
 
 
 def traits(encoder: Encoder, split: CleanSplit, *, seed: int) -> dict[str, float]:
@@ -137,45 +131,3 @@ def _random_patch(size: int, side: int, number: int, generator: torch.Generator)
     shape = (3, 1, 1) if number % 2 else (3, side, side)
     pixels = torch.rand(shape, generator=generator).expand(3, side, side)
     return patch(size, top, left, pixels)
-
-
-def targeted(encoder: Encoder, split: CleanSplit, *, seed: int) -> list[float]:
-    """Return how near a rectangle on 3 % of the image takes images to each of six random others.
-
-    As the mean cosine, with the clean mean taken off, of embeddings of stamped images to the
-    embedding of one clean image. A clean encoder can be taken to any of them about as well; a
-    backdoor has one target.
-    """
-    encoder = encoder.folded()
-    images = split.search.to(encoder.device)
-    generator = torch.Generator().manual_seed(seed)
-    directions = collapse.unit(collapse.finite_embeddings(encoder, images))
-    centre = directions.mean(0)
-    chosen = torch.randperm(len(images), generator=generator)[:TARGETS]
-    goal = towards((directions - centre)[chosen.to(directions.device)])
-    family = boxes(
-        [],
-        TARGETS,
-        encoder.image_size,
-        budget=PATCH_SHARES["small"],
-        generator=generator,
-        device=encoder.device,
-    )
-    latest: list[Tensor] = []
-
-    def watch(step: int, scores: Tensor) -> bool:
-        latest.append(scores)
-        return False
-
-    ascend(
-        encoder,
-        images,
-        family,
-        steps=STEPS,
-        batch=BATCH,
-        generator=generator,
-        objective=lambda embeddings, which: goal(collapse.unit(embeddings) - centre, which),
-        watch=watch,
-    )
-    reached: list[float] = torch.stack(latest[-3:]).mean(0).tolist()
-    return reached
