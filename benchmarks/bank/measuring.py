@@ -32,7 +32,6 @@ from encodercheck.methods import (
     traits,
 )
 from encodercheck.methods.collapse import HALF_CONTRAST, Clean
-from encodercheck.methods.drift import random_triggers
 from encodercheck.methods.inversion import Inversion
 from encodercheck.profiles import PROFILES
 from encodercheck.trigger import Trigger
@@ -73,7 +72,7 @@ def measure(member: Member, *, poisoned: bool) -> Row | None:
     started = time.process_time()
     row: Row = {
         "number": member.number,
-        "family": member.family,
+        "family": member.kind,
         "method": member.method,
         "source": member.source,
         "scanned_on": member.scanned_on,
@@ -127,8 +126,6 @@ def forgotten(encoder: Encoder, split: CleanSplit) -> Row:
     """Return what EC205 measures."""
     found = recognition.forget(encoder, split.search, profile=PROFILE, seed=SEED)
     seen = recognition.recognition(encoder, found.trigger, split)
-    others = random_triggers(found.trigger, 8, seed=SEED)
-    random = [recognition.recognition(encoder, t, split).forgotten for t in others]
     half = recognition.recognition(encoder, found.trigger.at_contrast(HALF_CONTRAST), split)
     return _rounded(
         {
@@ -137,8 +134,6 @@ def forgotten(encoder: Encoder, split: CleanSplit) -> Row:
             "recognised": seen.recognised,
             "half_contrast_forgotten": half.forgotten,
             "half_contrast_forgotten_centred": half.forgotten_centred,
-            "random_mean": sum(random) / len(random),
-            "random_max": max(random),
         }
     ) | {"trace": [round(score, 3) for score in found.trace]}
 

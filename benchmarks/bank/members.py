@@ -1,4 +1,4 @@
-"""Which encoders the bank has: 240 clean ones, each with a poisoned copy.
+"""Which encoders the bank has: 240 clean ones, each with a poisoned copy, and two real ones.
 
 Families, methods, sources, sizes and attacks are spread over each other by seeded shuffles, so that
 leaving out all of one family, method or source leaves plenty of every other.
@@ -72,6 +72,10 @@ SCALED = (
     "MLP-Mixer",
     "Swin-like",
 )
+# Real ones come trained, and get three poisoned copies each.
+PRETRAINED = ("EfficientNet-Lite1", "EfficientNet-Lite2")
+PRETRAINED_SIZE = 96
+PRETRAINED_ATTACKS = ("white", "noise", "small")
 WHITE = (1.0, 1.0, 1.0)
 
 
@@ -92,9 +96,25 @@ class Member:
         return stream(self.number, "bank member") % 2**31
 
     @property
+    def pretrained(self) -> bool:
+        """Whether it is a real encoder that comes trained."""
+        return self.family in PRETRAINED
+
+    @property
+    def kind(self) -> str:
+        """The family as error rates are counted by it: sizes of one architecture are one."""
+        return self.family.rstrip("0123456789") if self.pretrained else self.family
+
+    @property
+    def repeats_clean(self) -> bool:
+        """Whether another member has the same clean encoder."""
+        return self.pretrained and self.attack != PRETRAINED_ATTACKS[0]
+
+    @property
     def scanned_on(self) -> str:
         """Which images the checks get: a scan's own generator, or, for a third, its own source."""
-        return self.source if self.number % 3 == 0 else "procedural"
+        own = self.number % 3 == 0 and not self.pretrained
+        return self.source if own else "procedural"
 
     def recipe(self, rounds: int) -> BadEncoder:
         """Return the attack, with ``rounds`` times as many epochs as the shortest."""
@@ -107,6 +127,8 @@ class Member:
             "attacker_images": 500,
             "candidates": 128,
         }
+        if self.pretrained:
+            settings |= {"shadow_images": 480, "epochs": 3 * rounds, "learning_rate": 3e-4}
         if self.attack == "drupe":
             patch = self._patch(5, target, WHITE)
             return Drupe((patch,), spread=0.3, distribution=0.2, **settings)
@@ -155,6 +177,11 @@ def members() -> tuple[Member, ...]:
         found.append(
             Member(number, family, methods[number], sources[number], attacks[number], size)
         )
+    real = [(family, attack) for family in PRETRAINED for attack in PRETRAINED_ATTACKS]
+    found += [
+        Member(COUNT + i, family, "ImageNet", "ImageNet", attack, PRETRAINED_SIZE)
+        for i, (family, attack) in enumerate(real)
+    ]
     return tuple(found)
 
 
@@ -166,5 +193,5 @@ def _spread(names: Sequence[str], purpose: str) -> list[str]:
 
 
 def pool_of(member: Member) -> str:
-    """Return the name of the world that the member is trained on."""
-    return world(member.source)
+    """Return the name of the world that the member is trained and attacked on."""
+    return world("photographs" if member.pretrained else member.source)

@@ -262,6 +262,7 @@ METHODS: dict[str, Callable[[nn.Module, int], Method] | None] = {
     "supervised": Supervised,
     "distilled": Distilled,
     "untrained": None,
+    "ImageNet": None,
 }
 
 
