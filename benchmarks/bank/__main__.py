@@ -10,10 +10,12 @@ import sys
 # Threads that spin while they wait slow each other down as soon as a core is shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+ACTIONS = ("make", "measure", "fit", "exam", "report")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bank", description=__doc__)
-    parser.add_argument("action", choices=("make", "measure", "fit", "report"))
+    parser.add_argument("action", choices=ACTIONS)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--first", type=int, default=None, help="only so many members")
     parser.add_argument("--part", default="1/1", help=argparse.SUPPRESS)
@@ -42,6 +44,11 @@ def work(options: argparse.Namespace) -> None:
         from benchmarks.bank.fitting import fit
 
         fit()
+        return
+    if options.action == "exam":
+        from benchmarks.bank.exam import exam
+
+        exam()
         return
     if options.action == "report":
         from benchmarks.bank.reporting import report

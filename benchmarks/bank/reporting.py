@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.bank.exam import PROFILE
+from benchmarks.bank.exam import known as exam_results
 from benchmarks.bank.fitting import bank, known, usable, value
 from benchmarks.bank.members import COUNT, OTHERS, PATCHES
 from encodercheck.bank import SUITE_ALPHA, normal_score
@@ -111,6 +113,7 @@ def report() -> None:
     lines += _by_family(judged["family"])
     lines += ["", "## The same encoders by a fixed limit", "", *_fixed(rows)]
     lines += ["", "## Early stopping", "", *_stopping(rows)]
+    lines += ["", "## Real weights", "", *_exam()]
     lines += ["", "## Clean encoders that failed", "", *_alarms(judged["family"])]
     lines += ["", "## Poisoned encoders that passed", "", *_misses(judged["family"])]
     atomic_write_text(PAGE, "\n".join(lines).rstrip() + "\n")
@@ -235,6 +238,35 @@ def _given_up(trace: Sequence[float], starts: int) -> tuple[bool, int]:
         full = max(full, float(np.mean(part[-SMOOTH:])))
     left = [max(1 - score, 1e-3) for score in (given, full)]
     return left[0] > LOST * left[1], taken
+
+
+def _exam() -> list[str]:
+    """Return the scans of real encoders, see :mod:`benchmarks.bank.exam`."""
+    lines = [
+        "EfficientNet-Lite, trained on ImageNet, and copies with a backdoor by BadEncoder, scanned",
+        f"with `--profile {PROFILE} --strict` (`python -m benchmarks.bank exam`). The bank that",
+        "scans them has the clean encoders of this table among its own; the first table, by",
+        "values of the same searches with profile standard, judges them without.",
+        "",
+        "| encoder | image size | trigger | its success: probe, neighbours | outcome | failed |"
+        " inconclusive | a clean encoder looks so 1 time in | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in exam_results():
+        success = ", ".join(f"{share:.2f}" for share in row.get("attack_success", ()))
+        cells = (
+            row["family"],
+            row["image_size"],
+            row["attack"] or "none",
+            success,
+            row["outcome"],
+            ", ".join(row["failed"]),
+            ", ".join(row["inconclusive"]),
+            f"{1 / max(row['suspicion'], 1e-6):,.0f}" if row["suspicion"] is not None else "",
+            row["seconds"],
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
 
 
 def _alarms(judged: Sequence[Judged]) -> list[str]:
