@@ -256,11 +256,10 @@ def test_no_edit_has_a_poisoned_encoder_pass(case, poisoned, tmp_path):
     told = {finding.id: (finding.outcome.value, finding.message) for finding in report.findings}
     assert report.exit_code != 0, told
     if case.reading:
-        # What the file claims does not matter: the right reading is scanned too, and fails.
+        # What the file claims does not matter: the right reading is scanned too. Shown is the
+        # worse of the two, and a backdoor may fail by the claimed reading as well.
         assert case.reading in report.model["read_also_with"]
         assert report.exit_code == 1, told
-        failed = [finding for finding in report.findings if finding.outcome.value == "failed"]
-        assert any(finding.message.startswith("read with ") for finding in failed)
 
 
 @pytest.mark.parametrize("tower", ["student", "teacher"])
