@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.bank import trait_attack
 from benchmarks.bank.exam import PROFILE
 from benchmarks.bank.exam import known as exam_results
 from benchmarks.bank.fitting import bank, known, usable, value
@@ -30,6 +31,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "bank.md"
 # The kinds of triggers that a search goes through one after another.
 STARTS = {"EC202": 2, "EC203": 2, "EC204": 1}
 LOST = 1.35
+# By how many standard deviations an attacker moves traits.
+MOVES = (0, 0.25, 0.5, 1)
 GROUPS = {"family": "family", "method": "pre-training", "source": "image source"}
 
 Row = dict[str, Any]
@@ -111,6 +114,7 @@ def report() -> None:
     lines += _by(judged["family"], "attack", (*PATCHES, *OTHERS))
     lines += ["", "## By family, left out", ""]
     lines += _by_family(judged["family"])
+    lines += ["", "## If an attacker could move the traits", "", *_moved(rows)]
     lines += ["", "## The same encoders by a fixed limit", "", *_fixed(rows)]
     lines += ["", "## Early stopping", "", *_stopping(rows)]
     lines += ["", "## Real weights", "", *_exam()]
@@ -177,6 +181,26 @@ def _by_family(judged: Sequence[Judged]) -> list[str]:
         parts = _split([j for j in judged if j.row["family"] == family])
         cells = [f"{sum(j.failed for j in part)} of {len(part)}" for part in parts]
         lines.append(f"| {family} | {' | '.join(cells)} |")
+    return lines
+
+
+def _moved(rows: Sequence[Row]) -> list[str]:
+    """Return how many still fail whose traits are moved, see :mod:`trait_attack`."""
+    patches = [row for row in rows if row["attack"] in PATCHES]
+    others = [row for row in rows if row["attack"] in OTHERS]
+    lines = [
+        "Poisoned encoders, their family left out. All traits but those of the architecture are",
+        "moved in the attacker's favour, each by at most so many standard deviations of the clean",
+        "encoders, while the values of the searches stay. No encoder was trained to do so: it is",
+        "the most that an attack on the traits could gain.",
+        "",
+        "| each trait moved by at most | patches that failed | other attacks that failed |",
+        "| --- | --- | --- |",
+    ]
+    counts = [trait_attack.survivors(rows, part, MOVES) for part in (patches, others)]
+    for size, first, second in zip(MOVES, *counts, strict=True):
+        cells = share(first, len(patches)), share(second, len(others))
+        lines.append(f"| {size:g} | {cells[0]} | {cells[1]} |")
     return lines
 
 

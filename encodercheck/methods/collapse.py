@@ -184,10 +184,12 @@ def require_gradients(encoder: Encoder) -> None:
 class Clean:
     """How an encoder embeds clean images: what stamped ones are held against.
 
-    ``base`` is the mean cosine of their embeddings and ``whitened_base`` that of the whitened ones.
+    ``base`` is the mean cosine of their embeddings and ``whitened_base`` that of the whitened ones;
+    ``centre`` (D,) is the mean of their unit embeddings, in double precision.
     """
 
     base: float
+    centre: Tensor
     whitening: Whitening
     whitened_base: float
 
@@ -206,7 +208,8 @@ class Clean:
         require_balance(embeddings)
         others = embeddings if fitted_on is None else finite_embeddings(encoder, fitted_on)
         whitening = Whitening.of(others)
-        return cls(base, whitening, float(mean_cosine(whitening(embeddings))))
+        centre = unit(embeddings).mean(0)
+        return cls(base, centre, whitening, float(mean_cosine(whitening(embeddings))))
 
     def gain(self, embeddings: Tensor) -> Tensor:
         """Return the gain (...) of stamped embeddings (..., N, D), see :func:`gain`."""

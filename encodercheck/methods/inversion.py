@@ -184,12 +184,12 @@ def best_places(hits: Sequence[Hit], count: int) -> list[Trigger]:
     return list(best.values())[:count]
 
 
-def collapse_score(clean: Clean, centre: Tensor) -> Objective:
+def collapse_score(clean: Clean) -> Objective:
     """Return how far stamped images have collapsed, 0 where unstamped ones are and 1 at the end.
 
     Every other restart is scored by the gain of the mean cosine. Of the rest one half is scored by
-    the mean cosine of what is left of the unit embeddings when ``centre`` (D,), the mean of the
-    clean ones, is taken off, the other half by the gain on whitened axes. Where clean embeddings
+    the mean cosine of what is left of the unit embeddings when the mean of the clean ones is taken
+    off, the other half by the gain on whitened axes. Where clean embeddings
     share a direction these have the steeper slope, and where one direction outweighs all others
     only the last sees the rest; measured, each finds triggers that the others miss.
     """
@@ -198,7 +198,7 @@ def collapse_score(clean: Clean, centre: Tensor) -> Objective:
         number = torch.arange(which.start, which.start + len(embeddings), device=embeddings.device)
         gains = clean.gain(embeddings)
         number = number.to(gains.device)
-        centred = collapse.mean_cosine(collapse.unit(embeddings) - centre)
+        centred = collapse.mean_cosine(collapse.unit(embeddings) - clean.centre)
         other = torch.where(number % 4 == 1, centred, clean.whitened_gain(embeddings))
         return torch.where(number % 2 == 0, gains, other)
 
@@ -221,7 +221,6 @@ def _search(
     encoder = encoder.folded()
     images = images.to(encoder.device)
     clean = Clean.of(encoder, images)
-    centre = collapse.unit(encoder(images)).mean(0)
     generator = torch.Generator().manual_seed(settings.seed)
     effort = settings.profile
     triggers: list[Trigger] = []
@@ -237,7 +236,7 @@ def _search(
             steps=effort.steps,
             batch=effort.batch,
             generator=generator,
-            objective=collapse_score(clean, centre),
+            objective=collapse_score(clean),
             watch=stopping,
         )
         triggers += family.triggers()

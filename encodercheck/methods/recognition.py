@@ -39,8 +39,6 @@ from encodercheck.trigger import Trigger
 
 # Directions of a twentieth of the largest variance count half: those of few images are noise.
 SHRINKAGE = 0.05
-# Below this part of the largest magnitude, differences are rounding errors of 32 bits.
-LEAST_SPREAD = 1e-5
 LEAST_VARIANCE = 1e-8
 # Twice the images of the other searches' steps: a covariance takes more than a mean does.
 BATCHES = 2
@@ -78,7 +76,7 @@ class Space:
         centre = exact.mean(0)
         _, lengths, axes = torch.linalg.svd(exact - centre, full_matrices=False)
         variances = lengths.square() / len(exact)
-        if not float(variances[0]) > LEAST_SPREAD**2:
+        if not float(variances[0]) > collapse.LEAST_SPREAD**2:
             raise CheckInconclusive("the images' embeddings are all one (EC101 says more)")
         kept = variances > LEAST_VARIANCE * variances[0]
         scales = (variances[kept] + SHRINKAGE * variances[0]).sqrt()
