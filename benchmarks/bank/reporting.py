@@ -24,6 +24,7 @@ from benchmarks.bank.members import COUNT, OTHERS, PATCHES
 from encodercheck.bank import SUITE_ALPHA, normal_score
 from encodercheck.cache import atomic_write_text
 from encodercheck.intervals import area, share
+from encodercheck.methods.decree import NEAR
 from encodercheck.methods.null import PREDICTED_DOUBT
 from encodercheck.methods.stopping import SMOOTH, Stopping
 
@@ -207,9 +208,9 @@ def _moved(rows: Sequence[Row]) -> list[str]:
 def _fixed(rows: Sequence[Row]) -> list[str]:
     """Return what one limit for all does: PL1 below 0.1, DECREE's, of our search for it."""
     parts = (
-        ("clean", [row for row in rows if row["attack"] is None]),
-        ("patches", [row for row in rows if row["attack"] in PATCHES]),
-        ("other attacks", [row for row in rows if row["attack"] in OTHERS]),
+        ("clean encoders", [row for row in rows if row["attack"] is None]),
+        ("with patches", [row for row in rows if row["attack"] in PATCHES]),
+        ("with other attacks", [row for row in rows if row["attack"] in OTHERS]),
     )
     lines = [
         "EC201's search starts from what other searches found, and ends with smaller masks than",
@@ -222,6 +223,11 @@ def _fixed(rows: Sequence[Row]) -> list[str]:
         small = sum(value(row, "EC201.pl1") < 0.1 for row in own)
         alike = sum(value(row, "EC202.gain") > 0.9 for row in own)
         lines.append(f"| {name} | {share(small, len(own))} | {share(alike, len(own))} |")
+    lines += ["", f"A scan does not begin EC201's search where EC202's gain is below {NEAR}."]
+    for name, own in parts:
+        far = [value(row, "EC201.pl1") for row in own if value(row, "EC202.gain") < NEAR]
+        if far:
+            lines.append(f"There, of {len(far)} {name}, the smallest PL1 is {min(far):.3f}.")
     return lines
 
 

@@ -25,6 +25,9 @@ from encodercheck.trigger import Trigger
 TARGET_GAIN = 0.98
 # What a trigger must gain on images it was not searched on to count as found.
 CONFIRMED_GAIN = 0.95
+# Where the best trigger on 3 % of the image gains less, no smaller one collapses embeddings, and
+# none is searched; docs/bank.md has the masks that were found all the same.
+NEAR = 0.6
 LAMBDA_START = 1e-3
 LAMBDA_STEP = 5.0
 PATIENCE = 5
