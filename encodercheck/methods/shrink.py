@@ -23,10 +23,10 @@ from encodercheck.witness import EXAMPLES, Witness
 KEPT = 0.96
 KEPT_ON_SEARCH = 0.985
 # A mask is taken apart into at most this many pieces: the price of a round on large images.
-PIECES = 64
+PIECES = 32
 STRENGTHS = 16
 # Enough to shrink on, because every stage is confirmed on the held-out images.
-IMAGES = 16
+IMAGES = 8
 
 
 def shrink(encoder: Encoder, trigger: Trigger, split: CleanSplit) -> Witness:
