@@ -349,6 +349,8 @@ def test_the_command_says_where_everything_comes_from(here):
     assert told["profile"] == ["quick", "encodercheck.toml"]
     assert told["seed"] == ["7", "ENCODERCHECK_SEED"]
     assert told["device"] == ["auto", "default"]
+    drawn = run("config", "--json", cwd=here, ENCODERCHECK_SEED="random")
+    assert json.loads(drawn.stdout)["values"]["seed"]["value"] == "random"
     assert told["limit EC202.gain"] == ["0.9", "encodercheck.toml"]
     assert told["limit EC102.gain"] == ["0.7", "command line"]
     assert told["severity EC101"] == ["low", "encodercheck.toml"]
@@ -558,7 +560,7 @@ def test_a_limit_of_nothing_is_no_pass(place):
         ("ignore = ['EC9*']\n", "ignore 'EC9*': there is no such check"),
         ("select = ['OWN1']\nignore = ['OWN*']\n", "leave none of"),
         ("sede = 1\n", "sede: unknown key; did you mean 'seed'"),
-        ("seed = 'one'\n", "seed: expected 0 to 2147483647, not 'one'"),
+        ("seed = 'one'\n", "seed: expected 0 to 2147483647, or random, not 'one'"),
     ],
 )
 def test_a_file_that_is_wrong_is_one_line_and_two(place, file, says):

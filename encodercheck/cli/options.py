@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from encodercheck.cli import completion
-from encodercheck.config.keys import KEYS, LARGEST_SEED
+from encodercheck.config.keys import KEYS
+from encodercheck.config.seeds import RANDOM, draw_seed
 from encodercheck.config.sizes import parse_size
 from encodercheck.errors import ConfigError
 
@@ -115,14 +116,25 @@ Profile = Annotated[
 Device = Annotated[
     DeviceName, typer.Option(envvar=KEYS["device"].environment, help="Where the encoder runs.")
 ]
+
+
+def parse_seed(value: str | int) -> int:
+    """Return a seed; a new one for ``random``."""
+    text = str(value)
+    try:
+        return draw_seed(int(text) if text.isascii() and text.isdecimal() else text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} {error}") from error
+
+
 Seed = Annotated[
     int,
     typer.Option(
-        metavar="N",
-        min=0,
-        max=LARGEST_SEED,
+        metavar=f"N|{RANDOM}",
+        parser=parse_seed,
         envvar=KEYS["seed"].environment,
-        help="The seed of the scan.",
+        help="The seed of the scan. random: a new one, which the report says; for gates, so that "
+        "nobody can prepare a model for it.",
     ),
 ]
 Null = Annotated[

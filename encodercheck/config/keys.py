@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from encodercheck.config.rules import require_limit
+from encodercheck.config.seeds import TAKES, check_seed
 from encodercheck.config.sizes import parse_size
 from encodercheck.errors import ConfigError
 from encodercheck.known.waivers import ModelWaiver
@@ -20,7 +21,6 @@ from encodercheck.severities import SEVERITIES
 from encodercheck.suggest import did_you_mean
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-LARGEST_SEED = 2**31 - 1
 # As in an id with a dot: [severity] A.b = "low" is a table in a table to TOML.
 DEEPEST = 8
 
@@ -95,10 +95,12 @@ def _one_of(choices: tuple[str, ...]) -> Read:
     return read
 
 
-def _seed(value: Any, _: Path) -> int:
-    if type(value) is not int or not 0 <= value <= LARGEST_SEED:
-        raise ValueError
-    return value
+def _seed(value: Any, _: Path) -> int | str:
+    try:
+        return check_seed(value)
+    except ValueError:
+        # What is expected says it all.
+        raise ValueError from None
 
 
 def _flag(value: Any, _: Path) -> bool:
@@ -187,7 +189,7 @@ KEYS = {
             _one_of(tuple(PROFILES)),
             variable=True,
         ),
-        Key("seed", "the seed of the scan", f"0 to {LARGEST_SEED}", _seed, variable=True),
+        Key("seed", "the seed of the scan", TAKES, _seed, variable=True),
         Key(
             "device",
             "where the encoder runs",
