@@ -353,13 +353,11 @@ def two_models(tmp_path: Path) -> tuple[Path, Embed, Embed]:
 def test_each_file_has_its_own_configuration(two_models: tuple[Path, Embed, Embed]) -> None:
     path, theirs, ours = two_models
     clip = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-    for name in ("", "model.safetensors"):
-        encoder = load(path / name, device="cpu")
-        assert (encoder.provenance.found_by, encoder.image_size) == (
-            "config.json (transformers)",
-            32,
-        )
-        assert_embeds_as(encoder, theirs, *clip)
+    with pytest.raises(LoadError, match="scan the file that you load"):
+        load(path, device="cpu")
+    encoder = load(path / "model.safetensors", device="cpu")
+    assert (encoder.provenance.found_by, encoder.image_size) == ("config.json (transformers)", 32)
+    assert_embeds_as(encoder, theirs, *clip)
     encoder = load(path / "open_clip_model.safetensors", device="cpu")
     assert encoder.provenance.found_by == "open_clip_config.json (open_clip)"
     assert_embeds_as(encoder, ours, MEAN, STD)
@@ -376,6 +374,28 @@ def test_each_file_has_its_own_configuration(two_models: tuple[Path, Embed, Embe
 def plain(path: Path, name: str = "model.safetensors") -> Path:
     """Write a file that its tensors tell."""
     return shapes_only(path / name, shapes("torchvision:alexnet"))
+
+
+def test_other_weights_beside_those_that_are_read_are_refused(tmp_path: Path) -> None:
+    """Who loads by another library gets the other file: one verdict would not be on both."""
+    own, other = tmp_path / "model.safetensors", tmp_path / "open_clip_model.safetensors"
+    for path in (own, other):
+        save_file({"weight": torch.ones(3)}, path)
+    assert locate(tmp_path).path == own
+    save_file({"weight": torch.zeros(3)}, other)
+    with pytest.raises(LoadError, match="holds weights that differ") as error:
+        locate(tmp_path)
+    assert str(error.value).endswith(
+        "model.safetensors and open_clip_model.safetensors; scan the file that you load, or both"
+    )
+
+
+def test_weights_in_subfolders_are_named(tmp_path: Path) -> None:
+    plain(tmp_path)
+    (tmp_path / "inner").mkdir()
+    plain(tmp_path / "inner", "other.safetensors")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert "not scanned: inner/other.safetensors, in subfolders" in inspect(tmp_path).notes
 
 
 def test_subfolders_are_never_searched(tmp_path: Path) -> None:

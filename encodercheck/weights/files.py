@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from encodercheck.errors import LoadError
 from encodercheck.weights import folder as folders
 from encodercheck.weights import hub
 from encodercheck.weights.checkpoint import Checkpoint, declared_shards, open_checkpoint
-from encodercheck.weights.header import located, os_reason
+from encodercheck.weights.header import listed, located, os_reason, quoted
 
 SUFFIX = folders.SUFFIX
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar"})
@@ -66,14 +67,16 @@ def locate(model: str | Path) -> ModelFiles:
             found.shards,
             found.weight_map,
             found.configs,
-            (f"from the hub, commit {snapshot.commit}",),
+            (f"from the hub, commit {snapshot.commit}", *found.notes),
         )
     return _local(Path(model))
 
 
 def _local(path: Path) -> ModelFiles:
+    notes: tuple[str, ...] = ()
     try:
         if path.is_dir():
+            notes = _not_scanned(path)
             path = _in_folder(path)
         if not path.exists():
             raise LoadError(f"{located(path)}: no such file or folder; check the path")
@@ -82,11 +85,11 @@ def _local(path: Path) -> ModelFiles:
         configs = folders.configs_beside(path)
         if path.name.lower().endswith(folders.INDEX_SUFFIX):
             weight_map = _weight_map(path)
-            return ModelFiles(path, _shards(path, weight_map), weight_map, configs)
+            return ModelFiles(path, _shards(path, weight_map), weight_map, configs, notes)
         _refuse_other_formats(path)
     except (OSError, ValueError) as error:
         raise LoadError(f"{located(path)}: cannot be read: {os_reason(error)}") from error
-    return ModelFiles(path, configs=configs)
+    return ModelFiles(path, configs=configs, notes=notes)
 
 
 def _wanted(names: Sequence[str]) -> list[str]:
@@ -103,6 +106,11 @@ def _wanted(names: Sequence[str]) -> list[str]:
             f"the repository holds {what}; encodercheck reads .safetensors only: pass another "
             "revision or a converted file"
         )
+    if choice.others:
+        raise LoadError(
+            f"the repository holds several weights ({listed([choice.weights, *choice.others])}); "
+            "download it with `hf download`, and scan the file that you load"
+        )
     stem = choice.weights[: -len(folders.INDEX_SUFFIX)]
     shards = [name for name in top if name.startswith(f"{stem}-") and name.lower().endswith(SUFFIX)]
     return [choice.weights, *choice.configs, *(shards if choice.sharded else ())]
@@ -113,11 +121,33 @@ def _in_folder(folder: Path) -> Path:
     choice = _chosen(folder, names)
     if choice is not None:
         folders.check_inside(folder / choice.weights, folder)
+        for name in choice.others:
+            _refuse_another(folder, choice.weights, name)
         return folder / choice.weights
     pickles = [name for name in names if Path(name).suffix.lower() in PICKLE_SUFFIXES]
     if pickles:
         _refuse_pickle(folder / pickles[0])
     raise LoadError(f"{located(folder)}: no .safetensors file in this folder; pass one")
+
+
+def _refuse_another(folder: Path, chosen: str, other: str) -> None:
+    """Refuse a folder with other weights, which libraries load that look for another name.
+
+    A verdict on one of them would be taken for one on the folder. Copies are no others.
+    """
+    one, two = folder / chosen, folder / other
+    folders.check_inside(two, folder)
+    if two.is_file() and not filecmp.cmp(one, two, shallow=False):
+        raise LoadError(
+            f"{located(folder)}: holds weights that differ, {quoted(chosen)} and {quoted(other)}; "
+            "scan the file that you load, or both"
+        )
+
+
+def _not_scanned(folder: Path) -> tuple[str, ...]:
+    """Return a note on weights in subfolders."""
+    others = folders.below(folder)
+    return (f"not scanned: {listed(others)}, in subfolders",) if others else ()
 
 
 def _chosen(folder: Path | str, names: Sequence[str]) -> folders.Choice | None:

@@ -42,6 +42,8 @@ PROCESSOR = "preprocessor_config.json"
 MAX_CONFIG = 4 * 2**20
 MAX_INDEX = 8 * 2**20
 MAX_ENTRIES = 100_000
+# So many weights in subfolders are enough to know that there are some.
+MOST_BELOW = 1_000
 SHARD = re.compile(r"-\d+-of-\d+\.safetensors$", re.IGNORECASE)
 # The hub's cache: models--ORG--NAME/snapshots/COMMIT/FILE -> ../../blobs/HASH, and that may be a
 # link once more, to a blob that all its repositories share.
@@ -53,10 +55,14 @@ SHARED_MARK = ".huggingface-shared-blobs"
 
 @dataclass(frozen=True)
 class Choice:
-    """Files of a folder by name: the weights or their index, and what may say what they are."""
+    """Files of a folder by name: the weights or their index, and what may say what they are.
+
+    ``others`` are further files of weights, which somebody may load instead.
+    """
 
     weights: str
     configs: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
     @property
     def sharded(self) -> bool:
@@ -106,13 +112,37 @@ def choose(names: Sequence[str]) -> Choice | None:
     for preferred in PREFERRED:
         for name in found:
             if name.lower() == preferred:
-                return Choice(name, _configs(name, names))
+                return Choice(name, _configs(name, names), _others(name, found))
     # The shards of an index are no models of their own.
     indexes = [name for name in found if name.lower().endswith(INDEX_SUFFIX)]
     candidates = indexes or found
     if len(candidates) > 1:
         raise SeveralError(candidates)
     return Choice(candidates[0], _configs(candidates[0], names)) if candidates else None
+
+
+def _others(chosen: str, found: Sequence[str]) -> tuple[str, ...]:
+    """Return the weights among ``found`` beside those that were chosen, without shards."""
+    return tuple(name for name in found if name != chosen and not SHARD.search(name))
+
+
+def below(folder: Path) -> list[str]:
+    """Return the weights in subfolders, as "unet/model.safetensors"; links are not followed.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    found: list[str] = []
+    seen = 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        own = Path(place).relative_to(folder)
+        if own.parts:
+            found += [str(own / name) for name in sorted(names) if name.lower().endswith(SUFFIX)]
+        seen += len(folders) + len(names)
+        if len(found) > MOST_BELOW or seen > MAX_ENTRIES:
+            break
+    return found
 
 
 def configs_beside(weights: Path) -> tuple[Path, ...]:
