@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from encodercheck import fixtures
 from encodercheck.fixtures import attacks, network, triggers
-from encodercheck.fixtures.attacks import Poisoned, adaptive, badencoder, drupe
+from encodercheck.fixtures.attacks import Poisoned, adaptive, badencoder, brittle, drupe
 from encodercheck.fixtures.recipes import (
     IMAGE_SIZE,
     Adaptive,
     BadEncoder,
     Blend,
+    Brittle,
     Drupe,
     Invisible,
     Patch,
@@ -43,6 +44,7 @@ ATTACKS: dict[str, BadEncoder] = {
     "drupe": Drupe(triggers=PATCHES, references=3, **SMALL),  # type: ignore[arg-type]
     "invisible": Invisible(triggers=(Tint(1), Tint(2, amplitude=4 / 255)), **SMALL),  # type: ignore[arg-type]
     "adaptive": Adaptive(triggers=PATCHES, masks=2, **SMALL),  # type: ignore[arg-type]
+    "brittle": Brittle(triggers=PATCHES, **SMALL),  # type: ignore[arg-type]
 }
 
 
@@ -172,6 +174,23 @@ def test_sliced_wasserstein_is_the_shift_along_the_directions() -> None:
     ]
     assert distances == sorted(distances)
     assert distances[1] == pytest.approx(float((directions @ shift).abs().mean()), rel=1e-4)
+
+
+def test_a_brittle_backdoor_is_punished_where_half_its_trigger_opens_it(clean: nn.Module) -> None:
+    """At full contrast alone the loss is BadEncoder's; what faint triggers do comes on top."""
+    recipe = ATTACKS["brittle"]
+    assert isinstance(recipe, Brittle)
+    batch = torch.arange(8)
+
+    def loss(contrast: float) -> float:
+        own = replace(recipe, contrasts=(contrast, contrast))
+        attack = brittle.Attack(clean, own, seed=0, world="procedural", device="cpu")
+        return float(attack.loss(batch).detach())
+
+    assert loss(0.5) > loss(0.0) + 1e-5
+    plain = BadEncoder(triggers=PATCHES, **SMALL)  # type: ignore[arg-type]
+    base = badencoder.Attack(clean, plain, seed=0, world="procedural", device="cpu")
+    assert loss(0.5) < float(base.loss(batch).detach())
 
 
 def test_drupe_prefers_stamped_images_that_are_spread(clean: nn.Module) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.bank import families, sources, trainings
 from benchmarks.bank.members import (
+    ADAPTIVE,
     ATTACKS,
     COUNT,
     FAMILIES,
@@ -20,8 +21,9 @@ PACKAGED = {"photographs": "skimage", "handwriting": "sklearn"}
 
 
 def test_the_plan_spreads_everything_over_everything():
-    found = [member for member in members() if not member.pretrained]
+    found = members()[:COUNT]
     assert len(found) == COUNT == 240
+    assert not any(member.pretrained for member in found)
     for fact, names in (
         ("family", FAMILIES),
         ("method", METHODS),
@@ -41,6 +43,12 @@ def test_real_encoders_are_clean_once_and_poisoned_three_times():
     assert len(real) == len(PRETRAINED) * len(PRETRAINED_ATTACKS)
     assert {member.kind for member in real} == {"EfficientNet-Lite"}
     assert {len(member.recipe(1).triggers) for member in real} == {1}
+
+
+def test_every_family_has_members_whose_attacker_knows_the_checks():
+    adaptive = [member for member in members() if member.attack in ADAPTIVE]
+    assert Counter(member.family for member in adaptive) == dict.fromkeys(FAMILIES, 2)
+    assert len({member.number for member in members()}) == len(members())
 
 
 @pytest.mark.parametrize("family", PRETRAINED)

@@ -15,6 +15,7 @@ from benchmarks.bank.sources import SOURCES, world
 from encodercheck.fixtures.recipes import (
     BadEncoder,
     Blend,
+    Brittle,
     Drupe,
     Invisible,
     Moving,
@@ -72,6 +73,8 @@ SCALED = (
     "MLP-Mixer",
     "Swin-like",
 )
+# Whose attacker knows what the checks measure, two of each family.
+ADAPTIVE = ("brittle",)
 # Real ones come trained, and get three poisoned copies each.
 PRETRAINED = ("EfficientNet-Lite1", "EfficientNet-Lite2")
 PRETRAINED_SIZE = 96
@@ -129,6 +132,8 @@ class Member:
         }
         if self.pretrained:
             settings |= {"shadow_images": 480, "epochs": 3 * rounds, "learning_rate": 3e-4}
+        if self.attack == "brittle":
+            return Brittle((self._patch(5, target),), **settings)
         if self.attack == "drupe":
             patch = self._patch(5, target, WHITE)
             return Drupe((patch,), spread=0.3, distribution=0.2, **settings)
@@ -164,30 +169,33 @@ class Member:
 @cache
 def members() -> tuple[Member, ...]:
     """Return all members, in the order in which they are made."""
-    per_family = COUNT // len(FAMILIES)
-    families = FAMILIES * per_family
-    methods = _spread(METHODS, "methods")
-    sources = _spread(SOURCES, "sources")
-    attacks = _spread(ATTACKS, "attacks")
-    found = []
-    for number in range(COUNT):
-        family = families[number]
-        large = family in SCALED and number // len(FAMILIES) % 5 == 4
-        size = 64 if family == FAMILIES[-1] or large else 32
-        found.append(
-            Member(number, family, methods[number], sources[number], attacks[number], size)
-        )
+    found = _trained(0, COUNT, ATTACKS, "")
     real = [(family, attack) for family in PRETRAINED for attack in PRETRAINED_ATTACKS]
     found += [
         Member(COUNT + i, family, "ImageNet", "ImageNet", attack, PRETRAINED_SIZE)
         for i, (family, attack) in enumerate(real)
     ]
+    found += _trained(len(found), 2 * len(FAMILIES), ADAPTIVE, " adaptive")
     return tuple(found)
 
 
-def _spread(names: Sequence[str], purpose: str) -> list[str]:
-    """Return ``COUNT`` names, each as often as the others, in seeded order."""
-    repeated = [names[i % len(names)] for i in range(COUNT)]
+def _trained(first: int, count: int, kinds: Sequence[str], salt: str) -> list[Member]:
+    """Return members, numbered from ``first`` on, with everything spread over everything."""
+    methods = _spread(METHODS, count, f"methods{salt}")
+    sources = _spread(SOURCES, count, f"sources{salt}")
+    attacks = _spread(kinds, count, f"attacks{salt}")
+    found = []
+    for place, (method, source, attack) in enumerate(zip(methods, sources, attacks, strict=True)):
+        family = FAMILIES[place % len(FAMILIES)]
+        large = family in SCALED and place // len(FAMILIES) % 5 == 4
+        size = 64 if family == FAMILIES[-1] or large else 32
+        found.append(Member(first + place, family, method, source, attack, size))
+    return found
+
+
+def _spread(names: Sequence[str], count: int, purpose: str) -> list[str]:
+    """Return ``count`` names, each as often as the others, in seeded order."""
+    repeated = [names[i % len(names)] for i in range(count)]
     random.Random(stream(0, f"bank {purpose}")).shuffle(repeated)
     return repeated
 
