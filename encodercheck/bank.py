@@ -54,7 +54,9 @@ class BankEncoder:
 class Bank:
     """Clean encoders; ``traits`` and ``values`` name what each has, ``scales`` those of the values.
 
-    ``penalties`` are the ridge penalties of the values. ``profile`` is what it was measured with.
+    ``penalties`` are the ridge penalties of the values, ``weights`` what part of the error rate
+    each may have, where the largest has 1 (weighted Bonferroni; Genovese, Roeder & Wasserman,
+    Biometrika 2006): a p-value counts divided by it. ``profile`` is what it was measured with.
     """
 
     profile: str
@@ -62,6 +64,7 @@ class Bank:
     values: tuple[str, ...]
     scales: tuple[str, ...]
     penalties: tuple[float, ...]
+    weights: tuple[float, ...]
     encoders: tuple[BankEncoder, ...]
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -103,6 +106,7 @@ class Bank:
             "values": self.values,
             "scales": self.scales,
             "penalties": self.penalties,
+            "weights": self.weights,
         }
         rows = [[e.family, e.method, e.source, e.traits, e.values] for e in self.encoders]
         # An encoder a line: what changes is seen in a diff.
@@ -128,24 +132,30 @@ class Bank:
         scale = SCALES[self.scales[column]]
         centre = self._predict(column, features(traits, self.traits))
         values = tuple(scale.back(centre + error) for error in self.errors(column))
-        return Null(values, self.scales[column], self.describe(), predicted=self.alpha)
+        return Null(
+            values,
+            self.scales[column],
+            self.describe(),
+            predicted=self.alpha,
+            weight=self.weights[column],
+        )
 
     @property
     def alpha(self) -> float:
-        """The p-value below which a value fails, so that the suite errs with ``SUITE_ALPHA``.
+        """The p-value below which a value of weight 1 fails: the suite errs with ``SUITE_ALPHA``.
 
-        Values depend on each other: how often the smallest p-value of all is this small is counted
-        on the bank's own encoders, by predictions without their families.
+        Values depend on each other: how often the smallest weighted p-value of all is this small is
+        counted on the bank's own encoders, by predictions without their families.
         """
         return _alpha(self)
 
     def deviations(
         self, values: Mapping[str, float], traits: Mapping[str, float]
     ) -> dict[str, float]:
-        """Return how unusual each of ``values``, as "EC202.gain", is: the normal score of its p.
+        """Return how unusual each of ``values``, as "EC202.gain", is: its normal score.
 
-        That is 1.6 for a p-value of 0.05 and 3.1 for 0.001. Of values that the bank knows; none
-        where a trait is missing.
+        That is 1.6 for a weighted p-value of 0.05 and 3.1 for 0.001. Of values that the bank knows;
+        none where a trait is missing.
         """
         if not set(self.traits) <= traits.keys():
             return {}
@@ -154,7 +164,7 @@ class Bank:
             if math.isfinite(values.get(key, math.nan)):
                 value = SCALES[self.scales[column]].forward(values[key])
                 error = value - self._predict(column, query)
-                found[key] = normal_score(_tails(self)[column].beyond(error))
+                found[key] = self.score(column, error)
         return found
 
     def suspicion(
@@ -187,6 +197,10 @@ class Bank:
         """Return all encoders' values (N,) of one kind, on its scale."""
         forward = SCALES[self.scales[column]].forward
         return np.array([forward(encoder.values[column]) for encoder in self.encoders])
+
+    def score(self, column: int, error: float) -> float:
+        """Return the normal score of the weighted p-value of an error of one value."""
+        return normal_score(_tails(self)[column].beyond(error) / self.weights[column])
 
     def _predict(self, column: int, query: Floats) -> float:
         return float(_fits(self)[column](query))
@@ -235,8 +249,8 @@ def _scores(bank: Bank) -> Floats:
     """Return the normal scores of every encoder's errors (N, K), its family left out."""
     scores: Floats = np.array(
         [
-            [normal_score(tail.beyond(error)) for error in bank.errors(column)]
-            for column, tail in enumerate(_tails(bank))
+            [bank.score(column, error) for error in bank.errors(column)]
+            for column in range(len(bank.values))
         ]
     ).T
     return scores
@@ -260,6 +274,9 @@ def _bank(content: Any) -> Bank:
     traits, values = _names(content["traits"]), _names(content["values"])
     scales = _names(content["scales"])
     penalties = _numbers(content["penalties"], len(values))
+    weights = _numbers(content["weights"], len(values))
+    if not all(0 < weight <= 1 for weight in weights):
+        raise ValueError("a weight is not between 0 and 1")
     if len(scales) != len(values) or not set(scales) <= SCALES.keys():
         raise ValueError("scales are not those of the values")
     encoders = []
@@ -275,6 +292,7 @@ def _bank(content: Any) -> Bank:
         values=values,
         scales=scales,
         penalties=penalties,
+        weights=weights,
         encoders=tuple(encoders),
         versions={str(k): str(v) for k, v in content["versions"].items()},
     )

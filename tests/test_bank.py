@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encodercheck.bank import MOST_BYTES, SHIPPED, SUITE_ALPHA, Bank, BankEncoder
+from encodercheck.bank import (
+    MOST_BYTES,
+    SHIPPED,
+    SUITE_ALPHA,
+    Bank,
+    BankEncoder,
+    normal_score,
+)
 from encodercheck.errors import ConfigError
 from encodercheck.methods import prediction
 from encodercheck.suspicion import Suspicion
@@ -35,6 +42,7 @@ def made_up(count=40, noise=0.05, seed=0):
         values=("EC202.gain", "EC204.gain"),
         scales=("gain", "gain"),
         penalties=(0.01, 0.01),
+        weights=(1.0, 1.0),
         encoders=tuple(encoders),
     )
 
@@ -86,6 +94,20 @@ def test_limits_keep_the_rate_of_the_whole_suite():
     assert failed / 1500 < 4 * SUITE_ALPHA
 
 
+def test_a_value_of_less_weight_takes_more_to_fail():
+    """And the rest takes less: together they err as often."""
+    light = replace(BANK, weights=(1.0, 0.01))
+    traits = {"centred_rank": 20.0, "small_mean": 0.3}
+    first, second = (light.null(key, traits) for key in light.values)
+    assert second.alpha == pytest.approx(0.01 * first.alpha)
+    assert second.limit > BANK.null("EC204.gain", traits).limit
+    assert first.limit < BANK.null("EC202.gain", traits).limit
+    value = {"EC204.gain": second.limit}
+    assert light.deviations(value, traits)["EC204.gain"] == pytest.approx(
+        normal_score(light.alpha), abs=1e-3
+    )
+
+
 def test_a_bank_is_written_and_read(tmp_path):
     BANK.write(tmp_path / "bank.json")
     again = Bank.read(tmp_path / "bank.json")
@@ -100,6 +122,7 @@ def test_a_bank_is_written_and_read(tmp_path):
         lambda content: content["encoders"][0][4].append(0.5),
         lambda content: content["encoders"][0][3].__setitem__(0, "many"),
         lambda content: content["scales"].__setitem__(0, "length"),
+        lambda content: content["weights"].__setitem__(0, 0.0),
         lambda content: content.update(encoders=content["encoders"][:2]),
     ],
 )

@@ -27,6 +27,17 @@ SCALE = {
     "EC201.pl1": "size",
     "EC205.forgotten": "gain",
 }
+# Values that tell poisoned encoders from clean ones less well have less of the error rate. They are
+# there for attacks that hide from the rest.
+WEIGHTS = {
+    "EC102.gain": 0.01,
+    "EC102.half_contrast_gain": 0.01,
+    "EC202.gain": 0.1,
+    "EC204.gain": 0.1,
+    "EC202.whitened_gain": 0.1,
+    "EC204.whitened_gain": 0.1,
+    "EC205.forgotten": 0.03,
+}
 # Few, and those that anybody would name: with more a prediction fits the bank and nothing else.
 TRAITS = (
     "base_cosine",
@@ -93,6 +104,7 @@ def bank(rows: list[Row], scale: Mapping[str, str] = SCALE) -> Bank:
         values=tuple(scale),
         scales=tuple(scale.values()),
         penalties=tuple(penalties),
+        weights=tuple(WEIGHTS.get(key, 1.0) for key in scale),
         encoders=tuple(
             BankEncoder(
                 row["family"],

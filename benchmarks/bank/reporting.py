@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from benchmarks.bank import trait_attack
 from benchmarks.bank.exam import PROFILE
 from benchmarks.bank.exam import known as exam_results
 from benchmarks.bank.fitting import bank, known, usable, value
-from benchmarks.bank.members import COUNT, OTHERS, PATCHES
+from benchmarks.bank.members import ADAPTIVE, COUNT, OTHERS, PATCHES
 from encodercheck.bank import SUITE_ALPHA, normal_score
 from encodercheck.cache import atomic_write_text
 from encodercheck.intervals import area, share
@@ -32,6 +33,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "bank.md"
 # The kinds of triggers that a search goes through one after another.
 STARTS = {"EC202": 2, "EC203": 2, "EC204": 1}
 LOST = 1.35
+# Members that were looked at while the values and their weights were chosen.
+SEEN = {*range(93), *range(110, 126)}
+STRENGTHS = (-1, 0.8, 0.9, 0.97, 1.01)
 # By how many standard deviations an attacker moves traits.
 MOVES = (0, 0.25, 0.5, 1)
 GROUPS = {"family": "family", "method": "pre-training", "source": "image source"}
@@ -111,8 +115,17 @@ def report() -> None:
     ]
     judged = {group: judge(rows, group) for group in GROUPS}
     lines += [_line(judged[group], group) for group in GROUPS]
+    unseen = [j for j in judged["family"] if j.row["number"] not in SEEN]
+    lines += [_line(unseen, "family", "family; made after the choices")] if unseen else []
+    lines += [
+        "",
+        "Which values are compared, and how much of the error rate each has, was chosen on the",
+        "encoders numbered 0 to 92 and 110 to 125; the last line is of the others alone.",
+    ]
     lines += ["", "## By attack, with the family left out", ""]
-    lines += _by(judged["family"], "attack", (*PATCHES, *OTHERS))
+    lines += _by(judged["family"], "attack", (*PATCHES, *OTHERS, *ADAPTIVE))
+    lines += ["", "## By what the attacker's own trigger gains, patches", ""]
+    lines += _by_strength(judged["family"])
     lines += ["", "## By family, left out", ""]
     lines += _by_family(judged["family"])
     lines += ["", "## If an attacker could move the traits", "", *_moved(rows)]
@@ -133,11 +146,11 @@ def _split(judged: Sequence[Judged]) -> tuple[list[Judged], list[Judged], list[J
     )
 
 
-def _line(judged: Sequence[Judged], group: str) -> str:
+def _line(judged: Sequence[Judged], group: str, title: str = "") -> str:
     clean, patches, others = _split(judged)
     scores = [j.score for j in clean]
     cells = [
-        GROUPS[group],
+        title or GROUPS[group],
         *(share(sum(j.failed for j in part), len(part)) for part in (clean, patches, others)),
         ", ".join(str(sum(j.doubtful for j in part)) for part in (clean, patches, others)),
         *(area([j.score for j in part], scores) for part in (patches, others)),
@@ -170,6 +183,22 @@ def _by(judged: Sequence[Judged], fact: str, names: Sequence[str]) -> list[str]:
             told = ", ".join(f"{key} {count}" for key, count in worst)
             failed = share(sum(j.failed for j in own), len(own))
             lines.append(f"| {name} | {failed} | {area([j.score for j in own], clean)} | {told} |")
+    return lines
+
+
+def _by_strength(judged: Sequence[Judged]) -> list[str]:
+    """Return the rate of patches by the gain of the attacker's own trigger, the best of several.
+
+    It tells attacks that hardly took from those that a search missed.
+    """
+    clean, patches, _ = _split(judged)
+    lines = ["| own trigger gains | failed | AUROC |", "| --- | --- | --- |"]
+    for low, high in pairwise(STRENGTHS):
+        own = [j for j in patches if low <= max(g["gain"] for g in j.row["own"]) < high]
+        if own:
+            failed = share(sum(j.failed for j in own), len(own))
+            scores = [[j.score for j in part] for part in (own, clean)]
+            lines.append(f"| {low:g} to {min(high, 1):g} | {failed} | {area(*scores)} |")
     return lines
 
 

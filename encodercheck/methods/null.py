@@ -96,8 +96,9 @@ class Null:
     not supported lets every value pass, so that a check goes on to what it measures. ``fixed`` is a
     limit that whoever scans has set instead. ``predicted`` is given where the values are what
     encoders of any architecture predict for one of these traits: the p-value below which one fails,
-    see :mod:`encodercheck.bank`. ``prediction`` is such a null beside one of own encoders: then a
-    value fails that is unusual by both, or unusual enough by the prediction alone.
+    times ``weight``, its share of the suite's error rate; see :mod:`encodercheck.bank`.
+    ``prediction`` is such a null beside one of own encoders: then a value fails that is unusual by
+    both, or unusual enough by the prediction alone.
     """
 
     values: tuple[float, ...]
@@ -107,6 +108,7 @@ class Null:
     required: bool = True
     fixed: float | None = None
     predicted: float | None = None
+    weight: float = 1.0
     prediction: Null | None = None
 
     @property
@@ -118,7 +120,7 @@ class Null:
     def alpha(self) -> float:
         """The p-value below which a value fails."""
         if self.predicted is not None:
-            return self.predicted
+            return self.predicted * self.weight
         return OWN_ALPHA if self.own else BORROWED_ALPHA
 
     @property
@@ -183,7 +185,7 @@ class Null:
             return
         chance = self.p_value(value)
         predicted = self.predicted is not None
-        doubtful = self.alpha <= chance < (PREDICTED_DOUBT if predicted else DOUBT)
+        doubtful = self.alpha <= chance < (PREDICTED_DOUBT * self.weight if predicted else DOUBT)
         if self.only_doubts:
             doubtful = not chance >= DOUBT
         wary = predicted or not self.own or not SCALES[self.scale].carries
