@@ -13,5 +13,5 @@ def check_battery(encoder, clean_split, clean, battery_hits, compare_collapse, a
     """The trigger battery makes unseen images no more alike than in clean encoders."""
     finalists = [hit.trigger for hit in battery_hits[:FINALISTS]]
     best = battery.sift(encoder, finalists, clean_split.held_out, clean)[0]
-    if not compare_collapse(encoder, best.trigger, half_contrast=True):
+    if not compare_collapse(encoder, best.trigger, joint=True):
         artifacts.witness(shrink(encoder, best.trigger, clean_split))

@@ -54,15 +54,16 @@ class CompareCollapse(Protocol):
         encoder: Encoder,
         found: Trigger | Inversion,
         *,
+        joint: bool = False,
         half_contrast: bool = False,
         whitened: bool = False,
     ) -> bool:
         """Record cosines, gains and p-values; return whether they are usual for a clean encoder.
 
-        What is compared is the gain; with ``half_contrast``, that of the same trigger at half its
-        contrast as well, which a backdoor's keeps and an adversarial patch loses; with
-        ``whitened``, the gain on whitened axes, which no channel that outweighs all others can
-        keep from rising.
+        What is compared is the gain, or, where ``joint``, the smaller of it and the gain on
+        whitened axes; with ``half_contrast``, the gain of the same trigger at half its contrast as
+        well, which a backdoor's keeps and an adversarial patch loses; with ``whitened``, the gain
+        on whitened axes by itself, which no channel that outweighs all others can keep from rising.
         """
 
 
@@ -217,6 +218,7 @@ def compare_collapse(
         encoder: Encoder,
         found: Trigger | Inversion,
         *,
+        joint: bool = False,
         half_contrast: bool = False,
         whitened: bool = False,
     ) -> bool:
@@ -233,7 +235,9 @@ def compare_collapse(
             measure("middle", evidence.middle(search))
             measure("random_mean", mean)
             measure("random_max", most)
-        judged = [partial(compare, "gain", under.gain)]
+        if joint:
+            measure("raw_gain", under.gain)
+        judged = [partial(compare, "gain", under.joint_gain if joint else under.gain)]
         if half_contrast:
             faint = trigger.at_contrast(collapse.HALF_CONTRAST)
             half = collapse.under(encoder, faint, unseen, clean)

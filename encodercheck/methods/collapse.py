@@ -296,6 +296,11 @@ class Collapse:
     gain: float
     whitened_gain: float
 
+    @property
+    def joint_gain(self) -> float:
+        """The smaller gain: what collapses embeddings by one measure only is no backdoor."""
+        return min(self.gain, self.whitened_gain)
+
 
 def under(encoder: Encoder, trigger: Trigger, images: Tensor, clean: Clean) -> Collapse:
     """Measure what a trigger does to held-out images (N, 3, H, W) in [0, 1].
