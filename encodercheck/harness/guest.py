@@ -81,8 +81,9 @@ class Guest:
             )
             if state.second is not None:
                 raise ConfigError(
-                    f"{option('--encoder')}: {state.encoder.provenance.notes[-1]}; checks that are "
-                    "guests run on one reading: use encodercheck scan"
+                    f"{option('--encoder')}: what the file claims is doubted, and "
+                    f"`encodercheck scan` reads it with {state.second.read_with} as well; here "
+                    "checks run on one reading: use encodercheck scan"
                 )
         session.config.stash[SCAN] = Scan(state)
 
