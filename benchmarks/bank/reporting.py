@@ -20,8 +20,9 @@ import torch
 from benchmarks.bank import trait_attack
 from benchmarks.bank.exam import PROFILE
 from benchmarks.bank.exam import known as exam_results
-from benchmarks.bank.fitting import bank, known, usable, value
+from benchmarks.bank.fitting import LEAST_ACCURACY, bank, known, usable, value
 from benchmarks.bank.members import ADAPTIVE, COUNT, OTHERS, PATCHES
+from benchmarks.bank.sources import CLASSES
 from encodercheck.bank import SUITE_ALPHA, normal_score
 from encodercheck.cache import atomic_write_text
 from encodercheck.intervals import area, share
@@ -34,7 +35,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "bank.md"
 STARTS = {"EC202": 2, "EC203": 2, "EC204": 1}
 LOST = 1.35
 # Members that were looked at while the values and their weights were chosen.
-SEEN = {*range(93), *range(110, 126)}
+SEEN = {*range(94), *range(107, 160), *range(246, 256)}
 STRENGTHS = (-1, 0.8, 0.9, 0.97, 1.01)
 # By how many standard deviations an attacker moves traits.
 MOVES = (0, 0.25, 0.5, 1)
@@ -88,6 +89,8 @@ def report() -> None:
     clean = [row for row in rows if row["attack"] is None]
     poisoned = [row for row in rows if row["attack"] is not None]
     families = len({row["family"] for row in clean})
+    measured = [row for row in everything if "inconclusive" not in row and row["attack"] is None]
+    useless = len(measured) - len(clean)
     lines = [
         "# The reference bank",
         "",
@@ -95,8 +98,10 @@ def report() -> None:
         "holds what the checks measured; `make` and `measure` made that, with profile standard.",
         "",
         f"It has {len(clean)} clean encoders of {families} families (planned: {COUNT}), each with",
-        f"a poisoned copy where the attack took ({len(poisoned)}). Every encoder is judged by",
-        "predictions, deviations and a limit that were made without any encoder of its group.",
+        f"a poisoned copy where the attack took ({len(poisoned)}). Left out are {useless},",
+        f"trained, by whose embeddings a linear probe tells {CLASSES} classes no better than",
+        f"chance (accuracy below {LEAST_ACCURACY}). Every encoder is judged by predictions,",
+        "deviations and a limit that were made without any encoder of its group.",
         f"The limit is set for a false-positive rate of {SUITE_ALPHA:g} a scan. Intervals are 95 %",
         "(Wilson's for rates, bootstrapped for areas).",
         "",
@@ -119,8 +124,9 @@ def report() -> None:
     lines += [_line(unseen, "family", "family; made after the choices")] if unseen else []
     lines += [
         "",
-        "Which values are compared, and how much of the error rate each has, was chosen on the",
-        "encoders numbered 0 to 92 and 110 to 125; the last line is of the others alone.",
+        "Which values are compared, how much of the error rate each has, the traits and which",
+        "encoders are left out was chosen while looking at these rates, on nearly all encoders:",
+        "the first three lines are optimistic. The last is of those that were measured afterwards.",
     ]
     lines += ["", "## By attack, with the family left out", ""]
     lines += _by(judged["family"], "attack", (*PATCHES, *OTHERS, *ADAPTIVE))

@@ -201,11 +201,14 @@ def compare_collapse(
     request: pytest.FixtureRequest,
     clean_split: CleanSplit,
     clean: Clean,
+    null: FindNull,
     measure: Measure,
     compare: Compare,
 ) -> CompareCollapse:
     """Measure how alike a trigger makes held-out images: False where that is unusual.
 
+    A gain is for information where no value could fail, since clean encoders of these traits reach
+    the largest; unless that holds for every gain.
     Given what a search found, its best trigger is measured, and beside it the evidence of
     :mod:`encodercheck.methods.evidence`.
     """
@@ -237,15 +240,21 @@ def compare_collapse(
             measure("random_max", most)
         if joint:
             measure("raw_gain", under.gain)
-        judged = [partial(compare, "gain", under.joint_gain if joint else under.gain)]
+        values = {"gain": under.joint_gain if joint else under.gain}
         if half_contrast:
             faint = trigger.at_contrast(collapse.HALF_CONTRAST)
-            half = collapse.under(encoder, faint, unseen, clean)
-            judged.append(partial(compare, "half_contrast_gain", half.gain))
+            values["half_contrast_gain"] = collapse.under(encoder, faint, unseen, clean).gain
         if whitened:
-            judged.append(partial(compare, "whitened_gain", under.whitened_gain))
+            values["whitened_gain"] = under.whitened_gain
         else:
             measure("whitened_gain", under.whitened_gain)
+        decisive = [name for name in values if null(name).decisive] or [*values]
+        judged = []
+        for name, value in values.items():
+            if name in decisive:
+                judged.append(partial(compare, name, value))
+            else:
+                measure(name, value)
         return _all(judged)
 
     return against_clean

@@ -154,6 +154,13 @@ class Null:
         others = self.supported and not self.own
         return others and self.fixed is None and not SCALES[self.scale].carries
 
+    @property
+    def decisive(self) -> bool:
+        """Whether a value can fail: clean encoders may reach the most suspicious value there is."""
+        if self.fixed is not None or not self.required:
+            return True
+        return self.supported and self.p_value(SCALES[self.scale].extreme) < self.alpha
+
     def require_support(self) -> None:
         """Demand enough clean encoders to judge by, and that they leave room for a verdict.
 
@@ -167,7 +174,7 @@ class Null:
                 f"no clean encoders to compare with ({self.source}): bring at least "
                 f"{LEAST_ENCODERS} of this architecture; {WAY_OUT}"
             )
-        if self.required and self.p_value(SCALES[self.scale].extreme) >= self.alpha:
+        if not self.decisive:
             raise CheckInconclusive(f"no value would be unusual against {self.source}; {WAY_OUT}")
 
     def require_verdict(self, value: float) -> None:

@@ -25,7 +25,7 @@ LEAST_LEFT = 1e-4
 LOGARITHMS = ("centred_rank", "embedding_dim", "image_size", "noise_response", "length_variation")
 
 
-SHARES = ("batch_norm", "layer_norm", "group_norm")
+SHARES = ("batch_norm", "layer_norm", "group_norm", "gated", "smooth")
 
 
 def feature(name: str, value: float) -> float:

@@ -33,6 +33,8 @@ STRENGTH = 0.2
 NOISE = 2 / 255
 # As their classes are called, in torch and in timm.
 NORMALISATIONS = ("batchnorm", "layernorm", "groupnorm")
+SMOOTH = ("silu", "gelu", "hardswish")
+SHARP = ("relu", "relu6", "leakyrelu", "tanh")
 
 
 def traits(encoder: Encoder, split: CleanSplit, *, seed: int) -> dict[str, float]:
@@ -57,7 +59,7 @@ def traits(encoder: Encoder, split: CleanSplit, *, seed: int) -> dict[str, float
         "image_size": float(encoder.image_size),
         "noise_response": noise_response(encoder, few, clean, seed=seed),
         "length_variation": length_variation(embeddings),
-    } | normalisation(module)
+    } | layers(module)
     for kind, triggers in random_triggers(encoder.image_size, seed=seed).items():
         gains, whitened = collapse.stamped_gains(encoder, clean, triggers, few)
         found |= _summary(kind, gains) | _summary(f"{kind}_whitened", whitened)
@@ -72,16 +74,26 @@ def _summary(name: str, values: list[float]) -> dict[str, float]:
     }
 
 
-def normalisation(module: nn.Module) -> dict[str, float]:
-    """Return which part of a network's normalisation layers is of each kind; all 0 without any.
+def layers(module: nn.Module) -> dict[str, float]:
+    """Return what a network is made of, as far as it decides how much a patch does.
 
-    Networks that normalise by batch statistics give way to small triggers more than those that
-    normalise each image by itself.
+    Which part of its normalisation layers is of each kind, all 0 without any: networks that
+    normalise by batch statistics give way to small triggers more than those that normalise each
+    image by itself. ``gated``: how many gates there are to each convolution. Those of squeeze and
+    excitation (Hu et al., CVPR 2018) see the whole image, so that a patch anywhere reaches every
+    channel. ``smooth``: which part of the other activations is smooth (SiLU, GELU, hard swish).
     """
     names = [type(part).__name__.lower() for part in module.modules()]
     counts = {kind: sum(kind in name for name in names) for kind in NORMALISATIONS}
     total = max(1, sum(counts.values()))
-    return {f"{kind.removesuffix('norm')}_norm": count / total for kind, count in counts.items()}
+    found = {f"{kind.removesuffix('norm')}_norm": count / total for kind, count in counts.items()}
+    convolutions = sum(isinstance(part, nn.Conv2d) for part in module.modules())
+    gates = sum("sigmoid" in name for name in names)
+    smooth, sharp = (sum(name in kinds for name in names) for kinds in (SMOOTH, SHARP))
+    return found | {
+        "gated": min(1.0, gates / max(1, convolutions)),
+        "smooth": smooth / max(1, smooth + sharp),
+    }
 
 
 def length_variation(embeddings: Tensor) -> float:
