@@ -21,9 +21,9 @@ from benchmarks.bank import trait_attack
 from benchmarks.bank.exam import PROFILE
 from benchmarks.bank.exam import known as exam_results
 from benchmarks.bank.fitting import LEAST_ACCURACY, bank, known, usable, value
-from benchmarks.bank.members import ADAPTIVE, COUNT, OTHERS, PATCHES
+from benchmarks.bank.members import ADAPTIVE, COUNT, OTHERS, PATCHES, members
 from benchmarks.bank.sources import CLASSES
-from encodercheck.bank import SUITE_ALPHA, normal_score
+from encodercheck.bank import SUITE_ALPHA, Bank, normal_score
 from encodercheck.cache import atomic_write_text
 from encodercheck.intervals import area, share
 from encodercheck.methods.decree import NEAR
@@ -307,11 +307,11 @@ def _given_up(trace: Sequence[float], starts: int) -> tuple[bool, int]:
 
 def _exam() -> list[str]:
     """Return the scans of real encoders, see :mod:`benchmarks.bank.exam`."""
+    inside = any(e.family == members()[COUNT].kind for e in Bank.shipped().encoders)
     lines = [
         "EfficientNet-Lite, trained on ImageNet, and copies with a backdoor by BadEncoder, scanned",
-        f"with `--profile {PROFILE} --strict` (`python -m benchmarks.bank exam`). The bank that",
-        "scans them has the clean encoders of this table among its own; the first table, by",
-        "values of the same searches with profile standard, judges them without.",
+        f"with `--profile {PROFILE} --strict` (`python -m benchmarks.bank exam`), the copies without",
+        f"EC301. The bank that ships has {'the clean ones' if inside else 'none of them'}.",
         "",
         "| encoder | image size | trigger | its success: probe, neighbours | outcome | failed |"
         " inconclusive | a clean encoder looks so 1 time in | seconds |",
