@@ -310,8 +310,8 @@ def _exam() -> list[str]:
     inside = any(e.family == members()[COUNT].kind for e in Bank.shipped().encoders)
     lines = [
         "EfficientNet-Lite, trained on ImageNet, and copies with a backdoor by BadEncoder, scanned",
-        f"with `--profile {PROFILE} --strict` (`python -m benchmarks.bank exam`), the copies without",
-        f"EC301. The bank that ships has {'the clean ones' if inside else 'none of them'}.",
+        f"with `--profile {PROFILE} --strict` (`python -m benchmarks.bank exam`), the copies",
+        f"without EC301. The bank that ships has {'the clean ones' if inside else 'none of them'}.",
         "",
         "| encoder | image size | trigger | its success: probe, neighbours | outcome | failed |"
         " inconclusive | a clean encoder looks so 1 time in | seconds |",
