@@ -110,10 +110,10 @@ VERDICTS = (
         "A failed check shows nobody what breaks the encoder.",
         "checks/check_ec202_budget.py",
         """\
-    if not compare_collapse(encoder, inversion, whitened=True):
+    if not compare_collapse(encoder, inversion, half_contrast=True, whitened=True):
         artifacts.witness(shrink(encoder, inversion.trigger, clean_split))
 """,
-        "    compare_collapse(encoder, inversion, whitened=True)\n",
+        "    compare_collapse(encoder, inversion, half_contrast=True, whitened=True)\n",
         (f"{ALIKE}[EC202]",),
     ),
 )

@@ -10,7 +10,7 @@ WARM_STARTS = 4
 
 @pytest.mark.check("EC201", severity="critical", catches=["badencoder", "badencoder-multi"])
 def check_decree(
-    encoder, clean_split, clean, inversion, measure, compare, artifacts, progress, profile, seed
+    encoder, clean_split, inversion, clean, measure, compare, artifacts, progress, profile, seed
 ):
     """The smallest trigger that makes embeddings alike is no smaller than in clean encoders."""
     start = collapse.under(encoder, inversion.trigger, clean_split.held_out, clean)

@@ -99,7 +99,7 @@ def report() -> None:
         "",
         f"It has {len(clean)} clean encoders of {families} families (planned: {COUNT}), each with",
         f"a poisoned copy where the attack took ({len(poisoned)}). Left out are {useless},",
-        f"trained, by whose embeddings a linear probe tells {CLASSES} classes no better than",
+        f"trained, by whose embeddings a linear probe tells {CLASSES} classes little better than",
         f"chance (accuracy below {LEAST_ACCURACY}). Every encoder is judged by predictions,",
         "deviations and a limit that were made without any encoder of its group.",
         f"The limit is set for a false-positive rate of {SUITE_ALPHA:g} a scan. Intervals are 95 %",

@@ -27,9 +27,9 @@ BORROWED_ALPHA = 0.001
 # Between the two lies what is unusual among other architectures and may be usual in its own: no
 # failure, and no pass either.
 DOUBT = 0.02
-# The same where a value is held against a prediction: at this, one clean encoder in twenty has a
-# check without a verdict (docs/bank.md).
-PREDICTED_DOUBT = 0.005
+# The same where a value is held against a prediction: docs/bank.md counts the clean encoders that
+# have a check without a verdict by this, about one in twenty.
+PREDICTED_DOUBT = 0.01
 # What is unusual among an architecture's own encoders fails only if it would be unusual in a clean
 # encoder of these traits as well: own encoders that were all trained alike vary too little.
 AGREEMENT = 0.05

@@ -121,26 +121,29 @@ def _in_folder(folder: Path) -> Path:
     choice = _chosen(folder, names)
     if choice is not None:
         folders.check_inside(folder / choice.weights, folder)
+        path = folder / choice.weights
+        shards = set(_weight_map(path).values()) if choice.sharded and choice.others else set()
         for name in choice.others:
-            _refuse_another(folder, choice.weights, name)
-        return folder / choice.weights
+            if name not in shards:
+                _refuse_another(folder, choice, name)
+        return path
     pickles = [name for name in names if Path(name).suffix.lower() in PICKLE_SUFFIXES]
     if pickles:
         _refuse_pickle(folder / pickles[0])
     raise LoadError(f"{located(folder)}: no .safetensors file in this folder; pass one")
 
 
-def _refuse_another(folder: Path, chosen: str, other: str) -> None:
+def _refuse_another(folder: Path, choice: folders.Choice, other: str) -> None:
     """Refuse a folder with other weights, which libraries load that look for another name.
 
     A verdict on one of them would be taken for one on the folder. Copies are no others.
     """
-    one, two = folder / chosen, folder / other
+    one, two = folder / choice.weights, folder / other
     folders.check_inside(two, folder)
-    if two.is_file() and not filecmp.cmp(one, two, shallow=False):
+    if two.is_file() and (choice.sharded or not filecmp.cmp(one, two, shallow=False)):
         raise LoadError(
-            f"{located(folder)}: holds weights that differ, {quoted(chosen)} and {quoted(other)}; "
-            "scan the file that you load, or both"
+            f"{located(folder)}: holds weights that differ, {quoted(choice.weights)} and "
+            f"{quoted(other)}; scan the file that you load, or both"
         )
 
 
