@@ -1,16 +1,19 @@
 """Screening a folder: which images are read, what is kept on disk, and what is concluded."""
 
 import contextlib
+import copy
 import json
 import math
 import os
 import sqlite3
 from dataclasses import replace
 
+import models
 import pictures
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from encodercheck import decoder_cache, screening
 from encodercheck.errors import ConfigError, ImagesError, OutputError
@@ -339,6 +342,46 @@ def test_one_decoder_serves_every_score_and_rate_but_no_other_setting(fresh_cach
     assert fit(sigmas=3.0)[1] == 0
     assert fit(settings=replace(SHORT, seed=1))[1] > 0
     assert fit(pictures.encoder("another"))[1] > 0
+
+
+def _read_as(part, **facts):
+    encoder = pictures.encoder()
+    encoder.module = nn.Sequential(encoder.module, part)
+    encoder.provenance = replace(encoder.provenance, **facts)
+    return encoder.module.eval() and encoder
+
+
+def test_what_one_file_is_read_as_has_a_decoder_for_each_reading():
+    scale = torch.nn.utils.skip_init(nn.BatchNorm1d, 192)
+    scale.load_state_dict(nn.BatchNorm1d(192).state_dict())
+    shifted = copy.deepcopy(scale)
+    shifted.running_mean += 1
+    weighed = copy.deepcopy(scale)
+    weighed.weight.data *= 2
+    readings = [
+        _read_as(scale),
+        _read_as(shifted),
+        _read_as(weighed),
+        _read_as(scale, architecture="another"),
+        _read_as(nn.Sequential(scale, nn.ReLU())),
+        _read_as(nn.Sequential(scale, nn.Tanh())),
+    ]
+    keys = [decoder_cache.key(encoder, FEW, SHORT) for encoder in readings]
+    assert len(set(keys)) == len(readings)
+    assert decoder_cache.key(_read_as(copy.deepcopy(scale)), FEW, SHORT) == keys[0]
+
+
+def test_two_architectures_of_one_file_share_no_decoder(tmp_path):
+    from encodercheck.loading import load
+
+    path = models.write(tmp_path / "model.safetensors")
+    pooled = [
+        load(path, arch=f"resnet,stem_stride=2,maxpool={value}", device="cpu")
+        for value in (True, False)
+    ]
+    assert pooled[0].provenance.sha256 == pooled[1].provenance.sha256
+    further = Further(None, 400, pooled[0].image_size, 0)
+    assert len({decoder_cache.key(encoder, further, SHORT) for encoder in pooled}) == 2
 
 
 def test_a_rate_that_the_kept_images_are_too_few_for_is_refused(fresh_cache):
