@@ -129,6 +129,8 @@ def _state(
     encoder, nulls = _without_itself(encoder, nulls)
     count = effort.search + effort.held_out
     image_set = source.collect(images, count, size=encoder.image_size, seed=seed)
+    if image_set.passed_over:
+        encoder = _noted(encoder, f"in the images passed over: {image_set.passed_over}")
     return ScanState(
         encoder=encoder,
         images=CleanImages.of(image_set.images, effort.search),
@@ -152,10 +154,14 @@ def _without_itself(encoder: Encoder, nulls: Nulls) -> tuple[Encoder, Nulls]:
         return encoder, nulls
     names = ", ".join(quoted(clean.name, 80) for clean in copies)
     note = f"left out of the clean encoders to compare with, as copies of this one: {names}"
-    # An encoder that was handed in stays as it is.
+    return _noted(encoder, note), others
+
+
+def _noted(encoder: Encoder, note: str) -> Encoder:
+    """Return the encoder with one more note; one that was handed in stays as it is."""
     encoder = copy.copy(encoder)
     encoder.provenance = replace(encoder.provenance, notes=(*encoder.provenance.notes, note))
-    return encoder, others
+    return encoder
 
 
 def _few(images: str | None, seed: int, size: int) -> Tensor:

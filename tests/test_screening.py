@@ -135,6 +135,26 @@ def test_files_are_read_in_order_and_damaged_ones_are_none(tmp_path):
         assert torch.equal(image, folder.read(file, 8))
 
 
+def test_links_to_folders_are_not_followed_and_said(tmp_path):
+    place = pictures.write(tmp_path / "in", 3, seed=1)
+    (place / "0001.png").rename(place / "0001.PNG")
+    (place / "0002.png").rename(place / ".0002.png")
+    for link in ("one", "two"):
+        (place / link).symlink_to(".")
+    files, passed_over = folder.looked_through(place)
+    # A trigger behind a dot is one as well.
+    assert [file.name for file in files] == [".0002.png", "0000.png", "0001.PNG"]
+    assert passed_over == f"2 links to folders ({place}/one, {place}/two)"
+    (tmp_path / "link").symlink_to("in")
+    assert len(folder.listing(tmp_path / "link")) == 3
+
+
+def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "MOST_FILES", 2)
+    with pytest.raises(ImagesError, match=r"--images .*: more than 2 files and folders"):
+        folder.listing(pictures.write(tmp_path, 3, seed=1))
+
+
 def test_who_asks_for_no_more_has_no_more_read(tmp_path):
     files = folder.listing(pictures.write(tmp_path, 3, seed=1))
     taken = []

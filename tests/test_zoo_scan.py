@@ -58,6 +58,19 @@ def first(tmp_path_factory):
     return ended, folder
 
 
+def test_what_a_pattern_passes_over_is_said(tmp_path):
+    zoo(tmp_path, FINE)
+    (tmp_path / "zoo" / "m0.safetensors").rename(tmp_path / "zoo" / "M0.SAFETENSORS")
+    for link in ("one", "two"):
+        (tmp_path / "zoo" / link).symlink_to(".")
+    ended = scan(tmp_path, "zoo/**/*.safetensors", "--out", "out")
+    assert (ended.returncode, list(outcomes(tmp_path / "out"))) == (0, ["zoo/M0.SAFETENSORS"])
+    assert ended.stderr == (
+        "encodercheck: passed over: 2 links to folders (zoo/one, zoo/two); name what is to be "
+        "scanned\n"
+    )
+
+
 def test_many_models_are_one_run(first):
     ended, folder = first
     assert ended.returncode == 1, ended

@@ -21,12 +21,14 @@ from encodercheck.config.rules import Rules
 from encodercheck.errors import ConfigError, EncoderCheckError
 from encodercheck.known.baseline import Baseline
 from encodercheck.weights.metadata import callable_spec
+from encodercheck.zoo import targets
 from encodercheck.zoo.judging import Judge
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from encodercheck.report import Report
+    from encodercheck.walking import Walk
 
 
 def command(
@@ -104,7 +106,9 @@ def command(
         "null": null,
     }
     many = Many(out, no_cache, shard, jobs, timeout, cluster, cpus_per_model, gpus_per_model)
-    names = named(models, listed)
+    walked = targets.walk()
+    names = named(models, listed, walked)
+    _say_passed_over(walked)
     if many.asked or (names is not None and len(names) > 1):
         raise typer.Exit(
             _scan_many(
@@ -136,6 +140,15 @@ def command(
     if fault is not None:
         raise fault
     raise typer.Exit(report.exit_code)
+
+
+def _say_passed_over(walked: Walk) -> None:
+    """Say which files and folders a pattern or a folder of models does not stand for."""
+    if passed_over := walked.skipped():
+        from encodercheck.render.console import printable
+
+        told = f"passed over: {printable(passed_over)}; name what is to be scanned"
+        typer.echo(f"encodercheck: {told}", err=True)
 
 
 def _scan_many(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from encodercheck.report import Report
+    from encodercheck.walking import Walk
     from encodercheck.zoo.judging import Judge
     from encodercheck.zoo.keys import Settings
     from encodercheck.zoo.running import Executor, Run
@@ -25,15 +26,20 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 100_000
 
 
-def named(models: list[str] | None, listed: str | None) -> list[str] | None:
+def named(
+    models: list[str] | None, listed: str | None, walked: Walk | None = None
+) -> list[str] | None:
     """Return the models that are named, in whichever way; None where none is.
+
+    ``walked`` is asked afterwards what was passed over.
 
     Raises:
         ConfigError: a pattern matches nothing, or the list is unusable.
     """
     if not models and listed is None:
         return None
-    return targets.expand([*(models or []), *(targets.read_list(listed) if listed else [])])
+    names = [*(models or []), *(targets.read_list(listed) if listed else [])]
+    return targets.expand(names, walked)
 
 
 def scan_many(
