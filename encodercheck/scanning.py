@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from encodercheck import blackbox, readings, sketch
+from encodercheck import blackbox, readings, room, sketch
 from encodercheck.config.rules import NO_RULES, Rules
 from encodercheck.encoder import Encoder
 from encodercheck.errors import ConfigError
@@ -78,8 +78,10 @@ def prepare(
     nulls = Nulls.shipped() if null is None else Nulls.shipped().merged(Nulls.read(null))
     read = partial(load, arch=arch, image_size=image_size, mean=mean, std=std, tower=tower)
     restore = None
+    count = PROFILES[profile].search + PROFILES[profile].held_out
     if isinstance(model, Encoder):
         encoder = model
+        room.require_for(encoder, count)
     else:
         encoder, place = open_encoder(
             model,
@@ -90,6 +92,7 @@ def prepare(
             tower=tower,
             device=device,
             building=building,
+            at_once=count,
         )
         restore = partial(_weights, read, place) if place is not None else None
     reading = readings.other(encoder, partial(_few, images, seed))
@@ -179,10 +182,11 @@ def open_encoder(
     tower: str | None = None,
     device: str = "auto",
     building: Progress | None = None,
+    at_once: int = 1,
 ) -> tuple[Encoder, str | Path | None]:
     """Return the encoder that the arguments of :func:`prepare` name, and where its weights are.
 
-    A black box has none.
+    A black box has none. ``at_once`` images are to be in memory together.
 
     Raises:
         AmbiguousArchitecture: the file holds encoders that differ, and ``tower`` names none.
@@ -193,10 +197,18 @@ def open_encoder(
         if tower is not None:
             raise ConfigError("--tower: a black box has no tensors to choose among; leave it out")
         box = blackbox.ask(spec, image_size=image_size, mean=mean, std=std, device=device)
+        room.require_for(box, at_once)
         return box, None
     path = resolve(str(model), building)
     encoder = load(
-        path, arch=arch, image_size=image_size, mean=mean, std=std, device=device, tower=tower
+        path,
+        arch=arch,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+        device=device,
+        tower=tower,
+        at_once=at_once,
     )
     if encoder.provenance.rivals:
         raise rivals.ambiguous(model, encoder.provenance.rivals)

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encodercheck import decoder_cache
+from encodercheck import decoder_cache, room
 from encodercheck.cache import cache_dir, content_hash
 from encodercheck.encoder import Encoder
 from encodercheck.errors import ConfigError, ImagesError
 from encodercheck.images import folder
-from encodercheck.images.source import Further
+from encodercheck.images.source import PART, Further
 from encodercheck.ledger import Ledger, Row, state_of
 from encodercheck.methods import collapse, thresholds
 from encodercheck.methods.dede import FEWEST_CLEAN, Dede, Settings
@@ -256,6 +256,8 @@ def prepare(
     _require_settings(settings, encoder.image_size, sigmas)
     further = Further(clean, clean_images, encoder.image_size, settings.seed, option="--clean ")
     further.require(FEWEST_CLEAN)
+    # It takes them in parts.
+    room.require_for(encoder, min(PART, clean_images))
     started = time.monotonic()
     try:
         dede = decoder_cache.fit(

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from encodercheck import room
 from encodercheck.cli import (
     calibrate,
     card,
@@ -105,7 +106,10 @@ def main() -> None:
         # The reader of our output has gone; say nothing more, and no verdict was delivered.
         sys.stderr.close()
         sys.exit(NO_VERDICT)
-    except Exception:
+    except Exception as error:
+        if room.ran_out(error):
+            print(f"encodercheck: memory ran out; no verdict; {room.WAY_OUT}", file=sys.stderr)
+            sys.exit(NO_VERDICT)
         traceback.print_exc()
         print("encodercheck: this is a bug in encodercheck; no verdict", file=sys.stderr)
         sys.exit(NO_VERDICT)

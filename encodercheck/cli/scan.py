@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from encodercheck import room
 from encodercheck.cli import completion, configured, formats, options, zoo_options
 from encodercheck.cli.formats import Outputs
 from encodercheck.cli.output import console, require_writable_folder
 from encodercheck.cli.scan_many import named, scan_many
 from encodercheck.cli.zoo_options import Many
 from encodercheck.config.rules import Rules
-from encodercheck.errors import ConfigError, EncoderCheckError
+from encodercheck.errors import ConfigError, EncoderCheckError, LoadError
 from encodercheck.known.baseline import Baseline
 from encodercheck.weights.metadata import callable_spec
 from encodercheck.zoo import targets
@@ -197,12 +198,18 @@ def _scan_alone(
     name = model or callable_spec(options["arch"])
     (folder,) = _folder_names([name])
     started = time.monotonic()
+    fault: EncoderCheckError
     try:
         return _scan_one(screen, model, artifacts=artifacts / folder, **options), None
     except EncoderCheckError as error:
-        told = {key: options[key] for key in ("seed", "device", "profile", "strict")}
-        seconds = time.monotonic() - started
-        return Report.unreadable(name, str(error), seconds=seconds, **told), error
+        fault = error
+    except (MemoryError, RuntimeError) as error:
+        if not room.ran_out(error):
+            raise
+        fault = LoadError(f"{name}: memory ran out in the scan; {room.WAY_OUT}")
+    told = {key: options[key] for key in ("seed", "device", "profile", "strict")}
+    seconds = time.monotonic() - started
+    return Report.unreadable(name, str(fault), seconds=seconds, **told), fault
 
 
 def _scan_one(
