@@ -66,6 +66,9 @@ class Watcher(Protocol):
     def waiting(self, models: int) -> None:
         """Note that all that is left is being scanned by other runs."""
 
+    def distrusted(self, model: str, report: Path) -> None:
+        """Note that a kept report is not as it was written, and that its model is scanned again."""
+
 
 class SilentWatcher:
     """Watches without a word."""
@@ -77,6 +80,9 @@ class SilentWatcher:
         """Ignore it."""
 
     def waiting(self, models: int) -> None:
+        """Ignore it."""
+
+    def distrusted(self, model: str, report: Path) -> None:
         """Ignore it."""
 
 
@@ -175,6 +181,8 @@ class Run:
         assert self.keeper is not None  # or nothing were known
         found = self.keeper.find(key, job.model)
         if found is None:
+            if (report := self.keeper.altered(key, job.model)) is not None:
+                self.watcher.distrusted(job.model, report)
             return False
         entry, measured = found
         named = replace(measured, model={**measured.model, "path": job.model})
