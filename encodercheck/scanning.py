@@ -16,6 +16,7 @@ from encodercheck import blackbox, readings, room, sketch
 from encodercheck.config.rules import NO_RULES, Rules
 from encodercheck.encoder import Encoder
 from encodercheck.errors import ConfigError
+from encodercheck.harness.heard import Heard
 from encodercheck.harness.listener import Listener, SilentListener
 from encodercheck.harness.runner import run_suite, suite
 from encodercheck.harness.second import SecondListener, worse
@@ -41,6 +42,15 @@ if TYPE_CHECKING:
 
 VERSIONED = ("encodercheck", "torch", "torchvision", "pytest", "safetensors", "numpy")
 FIXTURE_PREFIX = "fixture:"
+INTERRUPTED = "the scan was interrupted"
+
+
+class ScanInterrupted(KeyboardInterrupt):
+    """The user stopped a scan; ``report`` is what was found until then, and has no verdict."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(INTERRUPTED)
+        self.report = report
 
 
 def prepare(
@@ -321,19 +331,51 @@ def run(
 
     A model that is to be read otherwise than its own file claims is scanned in both ways, and of
     each check the worse outcome is reported.
+
+    Raises:
+        ScanInterrupted: the user stopped the scan; the report says what was found until then.
     """
     started = time.monotonic() if started is None else started
-    listener = listener or SilentListener()
+    heard = Heard(listener or SilentListener())
+    try:
+        findings, suspicions = _found(state, heard, checks, keyword, rules)
+    except KeyboardInterrupt:
+        told = _report(state, heard.findings(INTERRUPTED), [], strict, rules, started)
+        raise ScanInterrupted(told) from None
+    return _report(state, findings, suspicions, strict, rules, started)
+
+
+def _found(
+    state: ScanState,
+    heard: Heard,
+    checks: Sequence[str | Path],
+    keyword: str | None,
+    rules: Rules,
+) -> tuple[list[Finding], list[Suspicion | None]]:
+    """Run the suite on every reading of the model; return the worse findings."""
     run_on = partial(run_suite, paths=suite(checks), keyword=keyword, rules=rules)
-    findings = run_on(state, listener=listener)
+    findings = run_on(state, listener=heard)
     suspicions = [_suspicion(state, findings)]
-    about = {"claims": readings.claims(state.encoder), "read_also_with": ""}
     if state.second is not None:
         options = state.second.read_with
-        about["read_also_with"] = options
-        found = run_on(state.second, listener=SecondListener(listener, options))
+        found = run_on(state.second, listener=SecondListener(heard, options))
         suspicions.append(_suspicion(state.second, found))
         findings = worse(findings, found, options)
+    return findings, suspicions
+
+
+def _report(
+    state: ScanState,
+    findings: Sequence[Finding],
+    suspicions: Sequence[Suspicion | None],
+    strict: bool,
+    rules: Rules,
+    started: float,
+) -> Report:
+    about = {
+        "claims": readings.claims(state.encoder),
+        "read_also_with": "" if state.second is None else state.second.read_with,
+    }
     return Report(
         model=state.encoder.describe() | about,
         images=state.image_set,

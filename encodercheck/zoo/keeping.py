@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from encodercheck.cache import atomic_write_bytes, atomic_write_text, make_folder
+from encodercheck.cache import atomic_write_bytes, atomic_write_text, for_any_system, make_folder
 from encodercheck.errors import ConfigError, OutputError
 from encodercheck.report import Outcome, Report
 from encodercheck.zoo import results
@@ -240,7 +240,8 @@ def safe_name(model: str) -> str:
     """
     name = os.path.normpath(model) if "://" not in model else model.partition("://")[2]
     name = name.removeprefix("fixture:").removesuffix(".safetensors")
-    return re.sub(r"[^A-Za-z0-9._@]+", "-", name)[-LONGEST_NAME:].strip(".-") or "model"
+    name = re.sub(r"[^A-Za-z0-9._@]+", "-", name)[-LONGEST_NAME:].strip(".-") or "model"
+    return for_any_system(name)[:LONGEST_NAME]
 
 
 def _written(report: Report) -> str:
