@@ -15,6 +15,11 @@ import platformdirs
 
 from encodercheck.errors import OutputError
 
+# What Windows has under these names, whatever comes after a dot, is no file.
+_DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", "conin$", "conout$"]
+    + [f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"]
+)
 _ENVIRONMENT = "ENCODERCHECK_CACHE"
 
 
@@ -38,6 +43,15 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise OutputError(f"{path}: {_reason(error)}; set {_ENVIRONMENT} or free it") from error
     return path
+
+
+def for_any_system(name: str) -> str:
+    """Return a file's name such that every system takes it, and not for a device.
+
+    >>> for_any_system("model"), for_any_system("CON"), for_any_system("nul.v2")
+    ('model', '_CON', '_nul.v2')
+    """
+    return f"_{name}" if name.split(".")[0].rstrip().lower() in _DEVICES else name
 
 
 def content_hash(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch import nn
 
 from encodercheck.cache import atomic_write_bytes, cache_dir, content_hash, make_folder
 from encodercheck.encoder import Encoder
@@ -22,17 +24,25 @@ from encodercheck.methods.reconstruction import Reconstructor
 from encodercheck.progress import Progress, silent
 
 # Raised when a file of an earlier version of this code would mean something else.
-FORMAT = 1
+FORMAT = 2
 _DECODER = "decoder."
 _HELD_BACK = "held_back."
 
 
 def key(encoder: Encoder, clean: Further, settings: Settings) -> str:
-    """Return what names the decoder: the model, the clean images, the settings and the device."""
+    """Return what names the decoder: the encoder, the clean images, the settings and the device.
+
+    One file can be read as several encoders, by ``--arch``, ``--tower`` or a second reading of what
+    it claims. So the file's hash alone names none: what is built from it and the weights in that
+    are part of the key.
+    """
     return content_hash(
         {
             "format": FORMAT,
             "model": encoder.provenance.sha256,
+            "architecture": encoder.provenance.architecture,
+            "structure": encoder.structure,
+            "weights": _weights_digest(encoder.module),
             "preprocessing": asdict(encoder.preprocessing),
             "images": clean.identity(),
             # Any score can be had from the same decoder.
@@ -76,6 +86,17 @@ def fit(
         make_folder(path.parent)
         atomic_write_bytes(path, _bytes(dede.known))
     return dede
+
+
+def _weights_digest(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's weights and buffers, with their names."""
+    digest = hashlib.sha256()
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        told = f"{name} {tensor.dtype} {tuple(tensor.shape)} "
+        words = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(told.encode())
+        digest.update(words.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _bytes(fitted: Fitted) -> bytes:

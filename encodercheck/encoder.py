@@ -182,6 +182,24 @@ class Encoder:
             total = pass_bytes(self._forward, grey, weights=weights)
         return math.ceil(FOOTPRINT_SAFETY * total / count)
 
+    def expected_bytes(self) -> int | None:
+        """Return about what a forward and backward pass of one image takes beside the weights.
+
+        Nothing is allocated: the pass is made without numbers. None where it cannot be.
+        """
+        if next(self.module.parameters(), None) is None:
+            return None
+        shape = (1, 3, self.image_size, self.image_size)
+        grey = torch.empty(shape, device="meta")
+        try:
+            with torch.random.fork_rng(devices=[]):
+                module = structure.twin(self.module, "meta")
+                weights = [*module.parameters(), *module.buffers()]
+                return pass_bytes(module, grey, weights=weights)
+        except Exception:
+            # A stranger's forward can fail in any way on tensors without numbers.
+            return None
+
     def copy(self) -> Encoder:
         """Return an encoder with weights of its own: whatever is done to it stays in it."""
         twin = copy.copy(self)

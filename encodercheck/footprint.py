@@ -40,8 +40,9 @@ class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, weights: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.largest = 0
-        self._weights = {tensor.untyped_storage().data_ptr() for tensor in weights}
-        # The storages themselves: of one that is gone, the next could take the address.
+        # By the object and not by its address, which all of those without numbers have in common.
+        self._weights = {tensor.untyped_storage()._cdata for tensor in weights}
+        # The storages themselves: of one that is gone, the next could take the place.
         self._saved: dict[int, UntypedStorage] = {}
 
     @property
@@ -52,8 +53,8 @@ class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def keep(self, tensor: Tensor) -> Tensor:
         """Count a tensor's storage; the whole of it stays alive for a view."""
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._weights:
-            self._saved[storage.data_ptr()] = storage
+        if storage._cdata not in self._weights:
+            self._saved[storage._cdata] = storage
         return tensor
 
     def __torch_dispatch__(
@@ -68,6 +69,6 @@ class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for part in result if isinstance(result, (tuple, list)) else (result,):
             if isinstance(part, Tensor):
                 storage = part.untyped_storage()
-                if storage.data_ptr() not in self._weights:
+                if storage._cdata not in self._weights:
                     self.largest = max(self.largest, storage.nbytes())
         return result

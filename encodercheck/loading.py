@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from encodercheck import room
 from encodercheck.encoder import Encoder, Provenance, pick_device
 from encodercheck.errors import LoadError
 from encodercheck.planning import Plan, plan
@@ -53,6 +54,7 @@ def load(
     std: Sequence[float] | None = None,
     device: str = "auto",
     tower: str | None = None,
+    at_once: int = 1,
 ) -> Encoder:
     """Load an image encoder from a .safetensors file, a model folder, or ``hf://org/name[@rev]``.
 
@@ -66,6 +68,7 @@ def load(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         tower: the prefix of the encoder that is meant, where the file holds several; ``.`` for the
             one without a prefix. None takes a student before a teacher, and notes it.
+        at_once: how many images are to be in memory together; too many for it are an error.
 
     Returns:
         The encoder: (N, 3, H, W) images in [0, 1] to (N, D) embeddings. Weights are float32 copies
@@ -92,6 +95,8 @@ def load(
         raise LoadError(
             f"{located(path)}: does not fit on {target}: {quoted(error, 200)}; try --device cpu"
         ) from error
+    room.require_for(encoder, at_once)
+    room.require_for_one(encoder)
     _probe(encoder)
     return encoder
 

@@ -12,10 +12,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from encodercheck import blackbox, readings, sketch
+from encodercheck import blackbox, readings, room, sketch
 from encodercheck.config.rules import NO_RULES, Rules
 from encodercheck.encoder import Encoder
 from encodercheck.errors import ConfigError
+from encodercheck.harness.heard import Heard
 from encodercheck.harness.listener import Listener, SilentListener
 from encodercheck.harness.runner import run_suite, suite
 from encodercheck.harness.second import SecondListener, worse
@@ -41,6 +42,15 @@ if TYPE_CHECKING:
 
 VERSIONED = ("encodercheck", "torch", "torchvision", "pytest", "safetensors", "numpy")
 FIXTURE_PREFIX = "fixture:"
+INTERRUPTED = "the scan was interrupted"
+
+
+class ScanInterrupted(KeyboardInterrupt):
+    """The user stopped a scan; ``report`` is what was found until then, and has no verdict."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(INTERRUPTED)
+        self.report = report
 
 
 def prepare(
@@ -78,8 +88,10 @@ def prepare(
     nulls = Nulls.shipped() if null is None else Nulls.shipped().merged(Nulls.read(null))
     read = partial(load, arch=arch, image_size=image_size, mean=mean, std=std, tower=tower)
     restore = None
+    count = PROFILES[profile].search + PROFILES[profile].held_out
     if isinstance(model, Encoder):
         encoder = model
+        room.require_for(encoder, count)
     else:
         encoder, place = open_encoder(
             model,
@@ -90,6 +102,7 @@ def prepare(
             tower=tower,
             device=device,
             building=building,
+            at_once=count,
         )
         restore = partial(_weights, read, place) if place is not None else None
     reading = readings.other(encoder, partial(_few, images, seed))
@@ -129,6 +142,8 @@ def _state(
     encoder, nulls = _without_itself(encoder, nulls)
     count = effort.search + effort.held_out
     image_set = source.collect(images, count, size=encoder.image_size, seed=seed)
+    if image_set.passed_over:
+        encoder = _noted(encoder, f"in the images passed over: {image_set.passed_over}")
     return ScanState(
         encoder=encoder,
         images=CleanImages.of(image_set.images, effort.search),
@@ -152,10 +167,14 @@ def _without_itself(encoder: Encoder, nulls: Nulls) -> tuple[Encoder, Nulls]:
         return encoder, nulls
     names = ", ".join(quoted(clean.name, 80) for clean in copies)
     note = f"left out of the clean encoders to compare with, as copies of this one: {names}"
-    # An encoder that was handed in stays as it is.
+    return _noted(encoder, note), others
+
+
+def _noted(encoder: Encoder, note: str) -> Encoder:
+    """Return the encoder with one more note; one that was handed in stays as it is."""
     encoder = copy.copy(encoder)
     encoder.provenance = replace(encoder.provenance, notes=(*encoder.provenance.notes, note))
-    return encoder, others
+    return encoder
 
 
 def _few(images: str | None, seed: int, size: int) -> Tensor:
@@ -173,10 +192,11 @@ def open_encoder(
     tower: str | None = None,
     device: str = "auto",
     building: Progress | None = None,
+    at_once: int = 1,
 ) -> tuple[Encoder, str | Path | None]:
     """Return the encoder that the arguments of :func:`prepare` name, and where its weights are.
 
-    A black box has none.
+    A black box has none. ``at_once`` images are to be in memory together.
 
     Raises:
         AmbiguousArchitecture: the file holds encoders that differ, and ``tower`` names none.
@@ -187,10 +207,18 @@ def open_encoder(
         if tower is not None:
             raise ConfigError("--tower: a black box has no tensors to choose among; leave it out")
         box = blackbox.ask(spec, image_size=image_size, mean=mean, std=std, device=device)
+        room.require_for(box, at_once)
         return box, None
     path = resolve(str(model), building)
     encoder = load(
-        path, arch=arch, image_size=image_size, mean=mean, std=std, device=device, tower=tower
+        path,
+        arch=arch,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+        device=device,
+        tower=tower,
+        at_once=at_once,
     )
     if encoder.provenance.rivals:
         raise rivals.ambiguous(model, encoder.provenance.rivals)
@@ -303,19 +331,51 @@ def run(
 
     A model that is to be read otherwise than its own file claims is scanned in both ways, and of
     each check the worse outcome is reported.
+
+    Raises:
+        ScanInterrupted: the user stopped the scan; the report says what was found until then.
     """
     started = time.monotonic() if started is None else started
-    listener = listener or SilentListener()
+    heard = Heard(listener or SilentListener())
+    try:
+        findings, suspicions = _found(state, heard, checks, keyword, rules)
+    except KeyboardInterrupt:
+        told = _report(state, heard.findings(INTERRUPTED), [], strict, rules, started)
+        raise ScanInterrupted(told) from None
+    return _report(state, findings, suspicions, strict, rules, started)
+
+
+def _found(
+    state: ScanState,
+    heard: Heard,
+    checks: Sequence[str | Path],
+    keyword: str | None,
+    rules: Rules,
+) -> tuple[list[Finding], list[Suspicion | None]]:
+    """Run the suite on every reading of the model; return the worse findings."""
     run_on = partial(run_suite, paths=suite(checks), keyword=keyword, rules=rules)
-    findings = run_on(state, listener=listener)
+    findings = run_on(state, listener=heard)
     suspicions = [_suspicion(state, findings)]
-    about = {"claims": readings.claims(state.encoder), "read_also_with": ""}
     if state.second is not None:
         options = state.second.read_with
-        about["read_also_with"] = options
-        found = run_on(state.second, listener=SecondListener(listener, options))
+        found = run_on(state.second, listener=SecondListener(heard, options))
         suspicions.append(_suspicion(state.second, found))
         findings = worse(findings, found, options)
+    return findings, suspicions
+
+
+def _report(
+    state: ScanState,
+    findings: Sequence[Finding],
+    suspicions: Sequence[Suspicion | None],
+    strict: bool,
+    rules: Rules,
+    started: float,
+) -> Report:
+    about = {
+        "claims": readings.claims(state.encoder),
+        "read_also_with": "" if state.second is None else state.second.read_with,
+    }
     return Report(
         model=state.encoder.describe() | about,
         images=state.image_set,

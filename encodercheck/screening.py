@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encodercheck import decoder_cache
+from encodercheck import decoder_cache, room
 from encodercheck.cache import cache_dir, content_hash
 from encodercheck.encoder import Encoder
 from encodercheck.errors import ConfigError, ImagesError
 from encodercheck.images import folder
-from encodercheck.images.source import Further
+from encodercheck.images.source import PART, Further
 from encodercheck.ledger import Ledger, Row, state_of
 from encodercheck.methods import collapse, thresholds
 from encodercheck.methods.dede import FEWEST_CLEAN, Dede, Settings
@@ -54,8 +54,9 @@ class Samples:
 
     ``rate`` is the part of images without a trigger that exceeds the threshold, ``expected`` how
     many of the screened ones that makes; ``p_value`` how likely as many as are flagged are without
-    any trigger. ``alike`` is the mean cosine between the embeddings of flagged images,
-    ``clean_alike`` between clean ones'. ``worst`` and ``normal`` are some of the samples.
+    any trigger. ``passed_over`` says what in the folder was not looked at. ``alike`` is the mean
+    cosine between the embeddings of flagged images, ``clean_alike`` between clean ones'. ``worst``
+    and ``normal`` are some of the samples.
     """
 
     model: dict[str, Any]
@@ -67,6 +68,7 @@ class Samples:
     screened: int
     flagged: int
     unreadable: tuple[str, ...]
+    passed_over: str
     expected: float
     p_value: float
     alike: float
@@ -127,7 +129,7 @@ class Screen:
         Raises:
             ImagesError: the folder holds no image files.
         """
-        files = folder.listing(self.folder, option="")
+        files, passed_over = folder.looked_through(self.folder, option="")
         if not files:
             raise ImagesError(f"{self.folder}: holds no image files; name a folder that does")
         # Taken before a file is read: what is written to it meanwhile is scored the next time.
@@ -137,7 +139,7 @@ class Screen:
             flagged = self.ledger.above(self.dede.threshold)
             progress(self.ledger.count(), len(files), f"{flagged} flagged")
         self.ledger.commit()
-        return self._report(top)
+        return self._report(top, passed_over)
 
     def samples(self) -> Iterator[Sample]:
         """Yield all that is scored, the most suspicious first."""
@@ -182,7 +184,7 @@ class Screen:
                 rows.append(Row(self._name(file), states.pop(file), score, kept))
         self.ledger.add(rows)
 
-    def _report(self, top: int) -> Samples:
+    def _report(self, top: int, passed_over: str) -> Samples:
         from encodercheck.scanning import versions
 
         threshold, held = self.dede.threshold, self.dede.known.held_back
@@ -201,6 +203,7 @@ class Screen:
             screened=screened,
             flagged=flagged,
             unreadable=tuple(self.ledger.unreadable()),
+            passed_over=passed_over,
             expected=rate * screened,
             p_value=thresholds.excess_p_value(flagged, screened, calibrated=count, place=place),
             alike=_alike(self.ledger.embeddings(threshold)),
@@ -253,6 +256,8 @@ def prepare(
     _require_settings(settings, encoder.image_size, sigmas)
     further = Further(clean, clean_images, encoder.image_size, settings.seed, option="--clean ")
     further.require(FEWEST_CLEAN)
+    # It takes them in parts.
+    room.require_for(encoder, min(PART, clean_images))
     started = time.monotonic()
     try:
         dede = decoder_cache.fit(

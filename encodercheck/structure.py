@@ -63,7 +63,7 @@ def fingerprint(module: nn.Module, image_size: int) -> str | None:
     for device in ("meta", None):
         try:
             with torch.random.fork_rng(devices=[]), torch.no_grad(), _plain_attention():
-                return _followed(_twin(module, device), image_size)
+                return _followed(twin(module, device), image_size)
         except Exception:
             # A stranger's forward can fail in any way on tensors without numbers.
             continue
@@ -84,7 +84,7 @@ def _followed(module: nn.Module, size: int) -> str:
     return tracing.line_of(result)[:DIGITS]
 
 
-def _twin(module: nn.Module, device: str | None) -> nn.Module:
+def twin(module: nn.Module, device: str | None) -> nn.Module:
     """Return the module with its weights on ``device``, in their own memory where that is None.
 
     On the device "meta" they are stand-ins without numbers, so that a pass takes no time. What the

@@ -39,6 +39,8 @@ INPUTS = {
             "INPUT_FAIL_ON",
             "INPUT_BASELINE",
             "INPUT_CONFIG",
+            "INPUT_CONFIG_FROM",
+            "BASE_SHA",
             "INPUT_EXTRA_ARGS",
             "INPUT_INSTALL",
             "INPUT_TORCH_INDEX",
@@ -110,7 +112,7 @@ def scanned_with(folder):
 
 
 def test_scripts_are_clean_and_can_be_run():
-    assert len(SCRIPTS) == 6
+    assert len(SCRIPTS) == 7
     shellcheck = BIN / "shellcheck"
     subprocess.run([shellcheck, "--enable=quote-safe-variables", *SCRIPTS], check=True)
     for file in SCRIPTS:
@@ -250,6 +252,101 @@ def test_bad_inputs_are_no_verdict(fake, extra, says):
     assert not (fake / "arguments.json").exists()
 
 
+@pytest.fixture
+def repository(fake):
+    """A clone, as deep as a checkout, of a pull request that brings a configuration of its own."""
+    origin = place(fake / "origin")
+    git("init", "-q", "-b", "main", cwd=origin)
+    (origin / "checks").mkdir()
+    (origin / "encodercheck.toml").write_text('checks = ["checks"]\nprofile = "thorough"\n')
+    (origin / "other.toml").write_text('profile = "quick"\n')
+    base = committed(origin, "base")
+    git("checkout", "-q", "-b", "request", cwd=origin)
+    (origin / "encodercheck.toml").write_text('ignore = ["EC*"]\n')
+    (origin / "mine.toml").write_text("")
+    committed(origin, "request")
+    git("clone", "-q", "--depth", "1", "--branch", "request", origin.as_uri(), "clone", cwd=fake)
+    shutil.copytree(fake / "bin", fake / "clone" / "bin")
+    return fake / "clone", base
+
+
+def committed(folder, message):
+    git("add", "-A", cwd=folder)
+    git("commit", "-q", "--allow-empty", "-m", message, cwd=folder)
+    return git("rev-parse", "HEAD", cwd=folder)
+
+
+def configured_by(folder):
+    """Return the text of the configuration that a scan was given; what it says where it is none."""
+    arguments = scanned_with(folder)
+    if "--config" not in arguments:
+        return "--no-config" if "--no-config" in arguments else "found here"
+    return (folder / arguments[arguments.index("--config") + 1]).read_text()
+
+
+THOROUGH, QUICK = 'checks = ["checks"]\nprofile = "thorough"\n', 'profile = "quick"\n'
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ({}, THOROUGH),
+        ({"INPUT_CONFIG_FROM": "base"}, THOROUGH),
+        ({"INPUT_CONFIG": "other.toml"}, QUICK),
+        ({"INPUT_CONFIG_FROM": "main"}, THOROUGH),
+        ({"INPUT_CONFIG_FROM": "here"}, "found here"),
+        ({"INPUT_CONFIG_FROM": "here", "INPUT_CONFIG": "mine.toml"}, ""),
+        ({"INPUT_CONFIG_FROM": "none"}, "--no-config"),
+        ({"BASE_SHA": ""}, "found here"),
+    ],
+)
+def test_a_pull_request_is_scanned_by_the_configuration_of_its_base(repository, extra, expected):
+    folder, base = repository
+    ended, outputs, _ = script("scan.sh", folder, **{"BASE_SHA": base} | extra)
+    assert (ended.returncode, outputs["outcome"]) == (0, "passed"), ended
+    assert configured_by(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ({"BASE_SHA": "0" * 40}, f"{'0' * 40} cannot be fetched"),
+        ({"INPUT_CONFIG_FROM": "--upload-pack=touch evil"}, "cannot be fetched"),
+        ({"INPUT_CONFIG": "mine.toml"}, "there is no mine.toml in"),
+        ({"INPUT_CONFIG": "mine.toml", "INPUT_CONFIG_FROM": "none"}, "exclude each other"),
+    ],
+)
+def test_a_configuration_that_cannot_be_had_is_no_verdict(repository, extra, says):
+    folder, base = repository
+    ended, outputs, _ = script("scan.sh", folder, **{"BASE_SHA": base} | extra)
+    assert says in ended.stderr
+    assert (outputs["outcome"], outputs["exit-code"]) == ("no-verdict", "2")
+    assert not (folder / "arguments.json").exists()
+    assert not list(folder.rglob("evil"))
+
+
+def test_where_the_base_has_no_configuration_there_is_none(repository):
+    folder, _ = repository
+    origin = folder.parent / "origin"
+    git("checkout", "-q", "main", cwd=origin)
+    git("rm", "-q", "encodercheck.toml", cwd=origin)
+    (origin / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    script("scan.sh", folder, BASE_SHA=committed(origin, "without"))
+    assert configured_by(folder) == "--no-config"
+    (origin / "pyproject.toml").write_text("[tool.encodercheck]\nseed = 3\n")
+    script("scan.sh", folder, BASE_SHA=committed(origin, "with"))
+    assert configured_by(folder) == "[tool.encodercheck]\nseed = 3\n"
+
+
+def test_scripts_import_nothing_from_the_checkout(fake):
+    for name in ("shlex", "platform", "pip", "importlib", "encodercheck"):
+        (fake / f"{name}.py").write_text("open('evil', 'w')\n")
+    script("scan.sh", fake, INPUT_EXTRA_ARGS="-k EC1")
+    script("plan.sh", fake)
+    script("versions.sh", fake)
+    assert not (fake / "evil").exists()
+
+
 def test_a_missing_program_is_no_verdict(tmp_path):
     bash = Path(shutil.which("bash")).parent
     ended, outputs, _ = script("scan.sh", tmp_path, PATH=f"{bash}:/usr/bin:/bin")
@@ -344,7 +441,7 @@ def test_installing(tmp_path, extra, installs):
     )
     ended, _, _ = script("install.sh", tmp_path, **extra)
     assert ended.returncode == 0, ended
-    pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = ["-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     ran = [json.loads(line) for line in log.read_text().splitlines()]
     assert ran == [[*pip, *arguments] for arguments in installs]
 

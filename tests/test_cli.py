@@ -287,7 +287,13 @@ def test_ctrl_c_is_130_and_leaves_nothing_behind(folder, model):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert errors == "encodercheck: interrupted, no verdict\n"
-    assert not (folder / "cut.json").exists()
+    # What is known is written, and that it is not all.
+    cut = json.loads((folder / "cut.json").read_text())
+    assert (cut["exit_code"], cut["outcome"]) == (2, "error")
+    assert [(found["id"], found["message"]) for found in cut["findings"]] == [
+        ("slow", "did not report: the scan was interrupted"),
+        ("scan", "the scan was interrupted"),
+    ]
 
 
 def test_several_models_are_one_exit_code_and_artifacts_apart(folder, model):

@@ -254,7 +254,7 @@ def test_every_key_is_documented():
 
 def test_every_exit_code_is_documented(pages, site):
     page = text_of(pages, site, "reference/exit-codes")
-    for code in ("0", "1", "2", "130"):
+    for code in ("0", "1", "2", "130", "143"):
         assert re.search(rf"\b{code}\b", page)
         assert f"| {code} |" in (ROOT / "docs" / "ci.md").read_text()
     # What commands say of themselves has been found.

@@ -325,6 +325,7 @@ FOUND = Samples(
     screened=2000,
     flagged=241,
     unreadable=(),
+    passed_over="",
     expected=60.0,
     p_value=1.5e-12,
     alike=0.95,

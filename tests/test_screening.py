@@ -1,16 +1,19 @@
 """Screening a folder: which images are read, what is kept on disk, and what is concluded."""
 
 import contextlib
+import copy
 import json
 import math
 import os
 import sqlite3
 from dataclasses import replace
 
+import models
 import pictures
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from encodercheck import decoder_cache, screening
 from encodercheck.errors import ConfigError, ImagesError, OutputError
@@ -130,6 +133,26 @@ def test_files_are_read_in_order_and_damaged_ones_are_none(tmp_path):
     assert [i for i, (_, image) in enumerate(read) if image is None] == [0, 70, 149]
     for file, image in read[1:20]:
         assert torch.equal(image, folder.read(file, 8))
+
+
+def test_links_to_folders_are_not_followed_and_said(tmp_path):
+    place = pictures.write(tmp_path / "in", 3, seed=1)
+    (place / "0001.png").rename(place / "0001.PNG")
+    (place / "0002.png").rename(place / ".0002.png")
+    for link in ("one", "two"):
+        (place / link).symlink_to(".")
+    files, passed_over = folder.looked_through(place)
+    # A trigger behind a dot is one as well.
+    assert [file.name for file in files] == [".0002.png", "0000.png", "0001.PNG"]
+    assert passed_over == f"2 links to folders ({place}/one, {place}/two)"
+    (tmp_path / "link").symlink_to("in")
+    assert len(folder.listing(tmp_path / "link")) == 3
+
+
+def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "MOST_FILES", 2)
+    with pytest.raises(ImagesError, match=r"--images .*: more than 2 files and folders"):
+        folder.listing(pictures.write(tmp_path, 3, seed=1))
 
 
 def test_who_asks_for_no_more_has_no_more_read(tmp_path):
@@ -339,6 +362,46 @@ def test_one_decoder_serves_every_score_and_rate_but_no_other_setting(fresh_cach
     assert fit(sigmas=3.0)[1] == 0
     assert fit(settings=replace(SHORT, seed=1))[1] > 0
     assert fit(pictures.encoder("another"))[1] > 0
+
+
+def _read_as(part, **facts):
+    encoder = pictures.encoder()
+    encoder.module = nn.Sequential(encoder.module, part)
+    encoder.provenance = replace(encoder.provenance, **facts)
+    return encoder.module.eval() and encoder
+
+
+def test_what_one_file_is_read_as_has_a_decoder_for_each_reading():
+    scale = torch.nn.utils.skip_init(nn.BatchNorm1d, 192)
+    scale.load_state_dict(nn.BatchNorm1d(192).state_dict())
+    shifted = copy.deepcopy(scale)
+    shifted.running_mean += 1
+    weighed = copy.deepcopy(scale)
+    weighed.weight.data *= 2
+    readings = [
+        _read_as(scale),
+        _read_as(shifted),
+        _read_as(weighed),
+        _read_as(scale, architecture="another"),
+        _read_as(nn.Sequential(scale, nn.ReLU())),
+        _read_as(nn.Sequential(scale, nn.Tanh())),
+    ]
+    keys = [decoder_cache.key(encoder, FEW, SHORT) for encoder in readings]
+    assert len(set(keys)) == len(readings)
+    assert decoder_cache.key(_read_as(copy.deepcopy(scale)), FEW, SHORT) == keys[0]
+
+
+def test_two_architectures_of_one_file_share_no_decoder(tmp_path):
+    from encodercheck.loading import load
+
+    path = models.write(tmp_path / "model.safetensors")
+    pooled = [
+        load(path, arch=f"resnet,stem_stride=2,maxpool={value}", device="cpu")
+        for value in (True, False)
+    ]
+    assert pooled[0].provenance.sha256 == pooled[1].provenance.sha256
+    further = Further(None, 400, pooled[0].image_size, 0)
+    assert len({decoder_cache.key(encoder, further, SHORT) for encoder in pooled}) == 2
 
 
 def test_a_rate_that_the_kept_images_are_too_few_for_is_refused(fresh_cache):

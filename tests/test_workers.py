@@ -31,7 +31,7 @@ def test_all_that_is_sent_arrives_in_order():
 @pytest.mark.parametrize(
     ("job", "sent", "reason"),
     [
-        (("leave", 0), ["last words"], ""),
+        (("leave", 0), ["last words"], "ended with exit code 0"),
         (("leave", 7), ["last words"], "ended with exit code 7"),
         (("kill",), [], "was killed by SIGKILL"),
         (("crash",), [], "ended with exit code 1: RuntimeError: out of luck"),

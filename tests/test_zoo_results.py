@@ -42,7 +42,7 @@ def test_what_is_kept_is_read_again(tmp_path):
     line = json.loads((tmp_path / "ledger.jsonl").read_text())
     assert set(line) == {
         *("schema", "key", "model", "sha256", "report"),
-        *("outcome", "exit_code", "seconds", "finished"),
+        *("outcome", "exit_code", "seconds", "finished", "report_sha256", "measured_sha256"),
     }
     (saved,) = results.reports(tmp_path)
     witness = saved["findings"][0]["witness"]
@@ -127,8 +127,42 @@ def test_a_damaged_report_is_measured_again(tmp_path):
     entry = keep(keeper, "m", "a")
     (tmp_path / entry.report).write_text("{")
     assert keeper.find("a" * 64, "m") is None
-    with pytest.raises(ConfigError, match="damaged report"):
+    with pytest.raises(ConfigError, match="not the report that was written"):
         list(results.reports(tmp_path))
+
+
+@pytest.mark.parametrize("edited", ["report.json", "measured.json"])
+@pytest.mark.parametrize("judged_otherwise", [False, True])
+def test_an_edited_report_is_not_believed(tmp_path, edited, judged_otherwise):
+    keeper = Keeper(tmp_path)
+    made = report(Outcome.FAILED)
+    judged = replace(made, strict=True) if judged_otherwise else made
+    entry = keeper.add("m", "a" * 64, made, judged, {})
+    assert keeper.find("a" * 64, "m") == (entry, made)
+    assert keeper.altered("a" * 64, "m") is None
+    place = (tmp_path / entry.report).with_name(edited)
+    place.write_text(json.dumps(report(Outcome.PASSED).to_dict()))
+    for one in (keeper, Keeper(tmp_path)):
+        assert one.find("a" * 64, "m") is None
+        assert one.altered("a" * 64, "m") == tmp_path / entry.report
+    again = keeper.add("m", "a" * 64, made, judged, {})
+    assert keeper.find("a" * 64, "m") == (again, made)
+
+
+def test_a_copy_of_an_edited_result_is_taken_in_its_place(tmp_path):
+    keeper = Keeper(tmp_path)
+    entry, copy = keep(keeper, "m", "a"), keep(keeper, "copy", "a")
+    (tmp_path / entry.report).write_text("{}")
+    found, _ = keeper.find("a" * 64, "m")
+    assert found == copy
+
+
+def test_a_ledger_without_digests_is_read_and_nothing_is_taken_over(tmp_path):
+    entry = keep(Keeper(tmp_path), "m", "a")
+    line = {n: v for n, v in entry.to_dict().items() if not n.endswith("_sha256")}
+    (tmp_path / "ledger.jsonl").write_text(json.dumps(line) + "\n")
+    assert [found["outcome"] for found in results.reports(tmp_path)] == ["passed"]
+    assert Keeper(tmp_path).find("a" * 64, "m") is None
 
 
 def test_a_witness_outside_its_folder_is_not_read(tmp_path):

@@ -58,6 +58,45 @@ def first(tmp_path_factory):
     return ended, folder
 
 
+def test_a_result_that_was_edited_is_measured_again_and_that_is_said(tmp_path):
+    zoo(tmp_path, FAILS)
+    # As more than one model, since a single file has no table.
+    zoo_models.write(tmp_path / "zoo" / "m1.safetensors", FINE, seed=1)
+    assert scan(tmp_path, "zoo", "--out", "out").returncode == 1
+    entry = next(entry for entry in ledger(tmp_path / "out") if entry["exit_code"] == 1)
+    place = tmp_path / "out" / entry["report"]
+    measured = json.loads(place.read_text())
+    for finding in measured["findings"]:
+        finding |= {"outcome": "passed", "witness": None, "message": ""}
+        for value in finding["measurements"]:
+            value["outcome"] = "passed"
+    place.write_text(json.dumps(measured | {"outcome": "passed", "exit_code": 0}))
+    for command in (["merge", "out", "--out", "all"], ["diff", "out", "out"]):
+        ended = run(*command, cwd=tmp_path)
+        assert ended.returncode == 2
+        assert "not the report that was written" in ended.stdout + ended.stderr
+    ended = scan(tmp_path, "zoo", "--out", "out")
+    assert ended.returncode == 1
+    assert f"{Path('out') / entry['report']}: not as it was written, by its digest" in ended.stdout
+    assert "scanning zoo/m0.safetensors again" in ended.stdout
+    assert json.loads(place.read_text())["exit_code"] == 1
+    ended = scan(tmp_path, "zoo", "--out", "out")
+    assert (ended.returncode, "not as it was written" in ended.stdout) == (1, False)
+
+
+def test_what_a_pattern_passes_over_is_said(tmp_path):
+    zoo(tmp_path, FINE)
+    (tmp_path / "zoo" / "m0.safetensors").rename(tmp_path / "zoo" / "M0.SAFETENSORS")
+    for link in ("one", "two"):
+        (tmp_path / "zoo" / link).symlink_to(".")
+    ended = scan(tmp_path, "zoo/**/*.safetensors", "--out", "out")
+    assert (ended.returncode, list(outcomes(tmp_path / "out"))) == (0, ["zoo/M0.SAFETENSORS"])
+    assert ended.stderr == (
+        "encodercheck: passed over: 2 links to folders (zoo/one, zoo/two); name what is to be "
+        "scanned\n"
+    )
+
+
 def test_many_models_are_one_run(first):
     ended, folder = first
     assert ended.returncode == 1, ended

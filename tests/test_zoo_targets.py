@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encodercheck.errors import ConfigError
-from encodercheck.zoo.targets import expand, parse_shard, read_list, shard
+from encodercheck.walking import Walk
+from encodercheck.zoo.targets import expand, parse_shard, read_list, shard, walk
 
 NAMES = st.lists(st.text(min_size=1, max_size=30), max_size=40, unique=True)
 
@@ -71,6 +72,59 @@ def test_patterns(place):
     assert expand(["old/*.pt"]) == ["old/a.pt"]
     # A file of this name is no pattern.
     assert expand(["[x].safetensors"]) == ["[x].safetensors"]
+
+
+def test_links_to_folders_are_followed_where_they_are_named_and_nowhere_else(place, tmp_path):
+    place("zoo/a.safetensors", "zoo/sub/b.safetensors", "away/c.safetensors")
+    for link, target in (("one", "."), ("two", ".."), ("three", "../away")):
+        (tmp_path / "zoo" / link).symlink_to(target)
+    inside = ["zoo/a.safetensors", "zoo/sub/b.safetensors"]
+    for names in (["zoo/**/*.safetensors"], ["**/*.safetensors", "zoo/*/*"]):
+        walked = walk()
+        assert [name for name in expand(names, walked) if name.startswith("zoo")] == inside
+        assert "3 links to folders (zoo/one, zoo/three, zoo/two)" in walked.skipped()
+    walked = walk()
+    assert expand(["zoo"], walked) == ["zoo/a.safetensors", "zoo/sub"]
+    assert walked.skipped() == "3 links to folders (zoo/one, zoo/three, zoo/two)"
+    assert expand(["zoo/three/*.safetensors"]) == ["zoo/three/c.safetensors"]
+    assert expand(["zoo/three"]) == ["zoo/three"]
+
+
+def test_hidden_models_are_passed_over_and_said(place):
+    place("zoo/a.safetensors", "zoo/.b.safetensors", "zoo/.c/d.safetensors", "zoo/.gitattributes")
+    place("zoo/e.safetensors")
+    for name in ("zoo", "zoo/*.safetensors", "zoo/**/*.safetensors"):
+        walked = walk()
+        assert expand([name], walked) == ["zoo/a.safetensors", "zoo/e.safetensors"]
+        assert walked.skipped() == "2 hidden files or folders (zoo/.b.safetensors, zoo/.c)"
+    with pytest.raises(ConfigError, match=r"passed over: .*zoo/\.c\)\); check it"):
+        expand(["zoo/*/*.safetensors"])
+    assert expand(["zoo/.c/*.safetensors"]) == ["zoo/.c/d.safetensors"]
+
+
+def test_endings_in_upper_case_are_models_too(place):
+    place("zoo/A.SAFETENSORS", "zoo/deep/b.SafeTensors", "zoo/b.txt")
+    assert expand(["zoo/*.safetensors"]) == ["zoo/A.SAFETENSORS"]
+    assert expand(["zoo/**/*.safetensors"]) == ["zoo/A.SAFETENSORS", "zoo/deep/b.SafeTensors"]
+    assert expand(["zoo"]) == ["zoo/A.SAFETENSORS", "zoo/deep"]
+
+
+def test_names_stay_as_they_were_typed(place, tmp_path):
+    place("zoo/a.safetensors", "zoo/sub/b.safetensors")
+    assert expand(["./zoo/*.safetensors"]) == ["zoo/a.safetensors"]
+    assert expand([f"{tmp_path}/zoo/*.safetensors"]) == [f"{tmp_path}/zoo/a.safetensors"]
+    assert expand(["zoo/../zoo/**/b.*"]) == ["zoo/../zoo/sub/b.safetensors"]
+    assert expand(["zoo/*/"]) == ["zoo/sub"]
+
+
+@pytest.mark.parametrize("name", ["zoo", "zoo/**", "zoo/**/**/*.safetensors"])
+def test_a_walk_is_bounded(place, tmp_path, name):
+    place(*(f"zoo/{number}.safetensors" for number in range(30)), "zoo/below/x.safetensors")
+    with pytest.raises(ConfigError, match=r"zoo: more than 20 files and folders to look through"):
+        expand([name], Walk(most=20))
+    place("zoo/" + "d/" * 120 + "deep.safetensors")
+    with pytest.raises(ConfigError, match="more than 100 folders deep; name a folder further down"):
+        expand([name])
 
 
 def test_a_pattern_that_matches_nothing_is_refused(place):

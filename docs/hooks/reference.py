@@ -12,7 +12,8 @@ from typing import Any
 import typer
 
 import encodercheck
-from encodercheck.cli.main import INTERRUPTED, NO_VERDICT, app
+from encodercheck.cli.ending import INTERRUPTED, NO_VERDICT, TERMINATED
+from encodercheck.cli.main import app
 from encodercheck.config.rules import NO_RULES
 from encodercheck.memory import Memory
 from encodercheck.render import json as render_json
@@ -59,8 +60,11 @@ def exit_codes() -> str:
         ),
         f"A scan that could not start, for want of a readable model or for bad usage, ends with "
         f"{NO_VERDICT}, and so does a bug. Interrupted with Ctrl-C, any command ends with "
-        f"{INTERRUPTED}. Of several models the worst counts: 1 where a check failed on one of "
-        f"them, else {NO_VERDICT} where there was no verdict on one.",
+        f"{INTERRUPTED}, and with {TERMINATED} on SIGTERM; a scan writes the reports that were "
+        f"asked for, with what is known. What ends a scan before its verdict, as a crash in a "
+        f"check, is {NO_VERDICT}, and so is output that cannot be written. Of several models the "
+        f"worst counts: 1 where a check failed on one of them, else {NO_VERDICT} where there was "
+        "no verdict on one.",
         "## Every command",
         f"What a command says of itself. The others end with 0, or with {NO_VERDICT} and one line "
         "that says why they could not do what they were asked for.",

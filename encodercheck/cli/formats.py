@@ -55,7 +55,7 @@ class Outputs:
     """
 
     def __init__(self, **paths: Path | None) -> None:
-        self._paths: Mapping[str, Path] = {
+        self.paths: Mapping[str, Path] = {
             name: path for name, path in paths.items() if path is not None
         }
         self._require_distinct()
@@ -63,12 +63,12 @@ class Outputs:
     @property
     def any(self) -> bool:
         """Whether any is asked for."""
-        return bool(self._paths)
+        return bool(self.paths)
 
     @property
     def to_stdout(self) -> bool:
         """Whether one of them is stdout, which is then no place for anything else."""
-        return any(str(path) == STDOUT for path in self._paths.values())
+        return any(str(path) == STDOUT for path in self.paths.values())
 
     def require_writable(self) -> None:
         """Find out before the scan, not after it, that a file could not be written.
@@ -76,7 +76,7 @@ class Outputs:
         Raises:
             OutputError: it cannot.
         """
-        for path in self._paths.values():
+        for path in self.paths.values():
             require_writable(path)
 
     def write(self, reports: Sequence[Report]) -> None:
@@ -95,7 +95,7 @@ class Outputs:
         """
         from encodercheck.cache import atomic_write_text
 
-        for name, path in self._paths.items():
+        for name, path in self.paths.items():
             text = text_of(name, path)
             if str(path) == STDOUT:
                 # Whatever the terminal's encoding is, the formats say that they are UTF-8.
@@ -105,7 +105,7 @@ class Outputs:
 
     def _require_distinct(self) -> None:
         places: dict[str, str] = {}
-        for name, path in self._paths.items():
+        for name, path in self.paths.items():
             place = STDOUT if str(path) == STDOUT else os.path.realpath(path)
             if place in places:
                 raise ConfigError(

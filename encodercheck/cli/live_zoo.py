@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from encodercheck.cli.live import bars
 from encodercheck.render import summary
+from encodercheck.render.console import printable
 from encodercheck.render.words import counted, cut
 from encodercheck.report import Report
 from encodercheck.zoo.rows import Row
@@ -40,6 +42,11 @@ class LiveWatcher:
             f"another run on this folder has {counted(models, 'more model')} under way; waiting",
             style="dim",
         )
+
+    def distrusted(self, model: str, report: Path) -> None:
+        """Say that what was kept is not believed."""
+        told = f"{report}: not as it was written, by its digest in the ledger; scanning {model}"
+        self._progress.console.print(f"{printable(told)} again", style="yellow")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
+from functools import partial
 from typing import Any
 
 import typer
@@ -20,6 +20,7 @@ from encodercheck.cli import (
     completion,
     config,
     diff,
+    ending,
     fixtures,
     identify,
     init,
@@ -33,21 +34,14 @@ from encodercheck.cli import (
     waive,
     zoo,
 )
-from encodercheck.errors import EncoderCheckError
-
-NO_VERDICT = 2
-INTERRUPTED = 130
+from encodercheck.cli.supervising import supervised
 
 
 class _Commands(TyperGroup):
-    """Ctrl-C ends with 130; left to the framework it would end with 1, "a check failed"."""
+    """Settles exit codes; left to the framework, Ctrl-C and a broken pipe would end with 1."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            print("encodercheck: interrupted, no verdict", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(ending.code_of(partial(super().invoke, ctx)))
 
 
 app = typer.Typer(
@@ -58,15 +52,15 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.command("scan")(scan.command)
+app.command("scan")(supervised(scan.command))
 app.command("identify")(identify.command)
-app.command("samples")(samples.command)
-app.command("calibrate")(calibrate.command)
+app.command("samples")(supervised(samples.command))
+app.command("calibrate")(supervised(calibrate.command))
 app.command("checks")(checks.command)
-app.command("replay")(replay.command)
+app.command("replay")(supervised(replay.command))
 app.command("report")(report.command)
 app.command("card")(card.command)
-app.command("verify")(verify.command)
+app.command("verify")(supervised(verify.command))
 app.add_typer(fixtures.app, name="fixtures")
 app.command("init")(init.command)
 app.command("new-check")(new_check.command)
@@ -93,19 +87,8 @@ def main() -> None:
     # Read when torch is loaded. Threads that spin while they wait for one another cost a scan of a
     # small encoder five times its time as soon as a core is shared, and gain nothing otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if ending.open_closed_streams():
+        ending.say(f"standard output is closed; no verdict; send it to a file or to {os.devnull}")
+        sys.exit(ending.NO_VERDICT)
     completion.step_over_colon()
-    try:
-        app()
-    except EncoderCheckError as error:
-        from encodercheck.render.console import printable
-
-        print(f"encodercheck: {printable(str(error))}", file=sys.stderr)
-        sys.exit(NO_VERDICT)
-    except BrokenPipeError:
-        # The reader of our output has gone; say nothing more, and no verdict was delivered.
-        sys.stderr.close()
-        sys.exit(NO_VERDICT)
-    except Exception:
-        traceback.print_exc()
-        print("encodercheck: this is a bug in encodercheck; no verdict", file=sys.stderr)
-        sys.exit(NO_VERDICT)
+    sys.exit(ending.code_of(app))

@@ -137,6 +137,7 @@ def command(
         raise ConfigError("--sheet -: a picture does not go to stdout; name a file")
     with console(stderr=STDOUT in (str(json), str(csv))) as screen:
         from encodercheck.cli.live import open_encoder
+        from encodercheck.images.source import PART
 
         encoder = open_encoder(
             screen,
@@ -147,6 +148,7 @@ def command(
             std=std,
             tower=tower,
             device=device.value,
+            at_once=min(PART, clean_images),
         )
         if max_memory is not None:
             encoder.limit_memory(max_memory)

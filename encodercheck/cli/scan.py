@@ -12,21 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from encodercheck import room
+from encodercheck.cache import for_any_system
 from encodercheck.cli import completion, configured, formats, options, zoo_options
+from encodercheck.cli.ending import say
 from encodercheck.cli.formats import Outputs
 from encodercheck.cli.output import console, require_writable_folder
 from encodercheck.cli.scan_many import named, scan_many
+from encodercheck.cli.supervising import tell_outputs
 from encodercheck.cli.zoo_options import Many
 from encodercheck.config.rules import Rules
-from encodercheck.errors import ConfigError, EncoderCheckError
+from encodercheck.errors import ConfigError, EncoderCheckError, LoadError, OutputError
 from encodercheck.known.baseline import Baseline
 from encodercheck.weights.metadata import callable_spec
+from encodercheck.zoo import targets
 from encodercheck.zoo.judging import Judge
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from encodercheck.report import Report
+    from encodercheck.walking import Walk
 
 
 def command(
@@ -84,13 +90,12 @@ def command(
         json=json, junit=junit, sarif=sarif, markdown=markdown, html=html, badge=badge
     )
     outputs.require_writable()
-    require_writable_folder(_existing_parent(artifacts))
+    place = _place_for(ctx, artifacts)
     grade = fail_on and fail_on.value
     rules = configured.rules(
         configured.configuration(ctx), select=select, ignore=ignore, limit=limit, fail_on=grade
     )
     earlier = None if baseline is None else Baseline.read(baseline)
-    _require_known(rules, checks or [])
     scanned: dict[str, Any] = {
         "arch": arch,
         "image_size": image_size,
@@ -103,8 +108,12 @@ def command(
         "device": device.value,
         "null": null,
     }
+    walked = targets.walk()
+    names = named(models, listed, walked)
+    _say_passed_over(walked)
+    tell_outputs(outputs, names or [arch or ""])
+    _require_known(rules, checks or [])
     many = Many(out, no_cache, shard, jobs, timeout, cluster, cpus_per_model, gpus_per_model)
-    names = named(models, listed)
     if many.asked or (names is not None and len(names) > 1):
         raise typer.Exit(
             _scan_many(
@@ -114,7 +123,7 @@ def command(
                 Judge(rules, strict, earlier),
                 checks=tuple(checks or ()),
                 keyword=keyword or None,
-                artifacts=artifacts,
+                artifacts=place,
                 max_memory=max_memory,
                 **scanned,
             )
@@ -123,7 +132,7 @@ def command(
         report, fault = _scan_alone(
             screen,
             names[0] if names else None,
-            artifacts,
+            place,
             checks=checks or [],
             keyword=keyword or None,
             strict=strict,
@@ -138,13 +147,21 @@ def command(
     raise typer.Exit(report.exit_code)
 
 
+def _say_passed_over(walked: Walk) -> None:
+    """Say which files and folders a pattern or a folder of models does not stand for."""
+    if passed_over := walked.skipped():
+        from encodercheck.render.console import printable
+
+        say(f"passed over: {printable(passed_over)}; name what is to be scanned")
+
+
 def _scan_many(
     models: list[str] | None,
     many: Many,
     outputs: Outputs,
     judge: Judge,
     *,
-    artifacts: Path,
+    artifacts: Path | None,
     max_memory: int | None,
     **scanned: Any,
 ) -> int:
@@ -167,29 +184,46 @@ def _scan_many(
             many,
             Settings(**scanned, rules=judge.measuring),
             judge,
-            artifacts=[artifacts / folder for folder in _folder_names(models)],
+            artifacts=[artifacts / n for n in _folder_names(models)] if artifacts else None,
             max_memory=max_memory,
             holding=outputs.any,
         )
     outputs.write(reports)
+    if code is None:
+        raise KeyboardInterrupt
     return code
 
 
 def _scan_alone(
-    screen: Console, model: str | None, artifacts: Path, **options: Any
-) -> tuple[Report, EncoderCheckError | None]:
-    """Scan one model; if it cannot be scanned, return why, and a report that says so too."""
+    screen: Console, model: str | None, artifacts: Path | None, **options: Any
+) -> tuple[Report, BaseException | None]:
+    """Scan one model; if it cannot be scanned, return why, and a report that says so too.
+
+    A scan that was interrupted has a report of what was found until then.
+    """
     from encodercheck.report import Report
 
     name = model or callable_spec(options["arch"])
     (folder,) = _folder_names([name])
     started = time.monotonic()
+    fault: BaseException
     try:
-        return _scan_one(screen, model, artifacts=artifacts / folder, **options), None
+        place = artifacts / folder if artifacts else None
+        return _scan_one(screen, model, artifacts=place, **options), None
     except EncoderCheckError as error:
-        told = {key: options[key] for key in ("seed", "device", "profile", "strict")}
-        seconds = time.monotonic() - started
-        return Report.unreadable(name, str(error), seconds=seconds, **told), error
+        fault = error
+    except KeyboardInterrupt as error:
+        found: Report | None = getattr(error, "report", None)
+        if found is not None:
+            return found, error
+        fault = KeyboardInterrupt("the scan was interrupted")
+    except (MemoryError, RuntimeError) as error:
+        if not room.ran_out(error):
+            raise
+        fault = LoadError(f"{name}: memory ran out in the scan; {room.WAY_OUT}")
+    told = {key: options[key] for key in ("seed", "device", "profile", "strict")}
+    seconds = time.monotonic() - started
+    return Report.unreadable(name, str(fault), seconds=seconds, **told), fault
 
 
 def _scan_one(
@@ -282,10 +316,30 @@ def _folder_names(models: list[str]) -> list[str]:
     for model in models:
         stem = Path(os.path.normpath(model)).name
         stem = stem.removeprefix("fixture:").removesuffix(".safetensors")
-        name = re.sub(r"[^A-Za-z0-9._@-]+", "-", stem).strip(".") or "model"
-        namesakes = sum(other == name or other.startswith(f"{name}~") for other in names)
+        name = for_any_system(re.sub(r"[^A-Za-z0-9._@-]+", "-", stem).strip(".") or "model")
+        # There are file systems that do not tell "A" from "a".
+        taken = [other.lower() for other in names]
+        same = name.lower()
+        namesakes = sum(other == same or other.startswith(f"{same}~") for other in taken)
         names.append(f"{name}~{namesakes + 1}" if namesakes else name)
     return names
+
+
+def _place_for(ctx: typer.Context, artifacts: Path) -> Path | None:
+    """Return where witnesses go; None where nobody chose the place and it cannot be written to.
+
+    Raises:
+        OutputError: the place that was chosen cannot be written to.
+    """
+    try:
+        require_writable_folder(_existing_parent(artifacts))
+    except OutputError as error:
+        if configured.source(ctx, "artifacts") != "DEFAULT":
+            raise
+        fault = str(error).partition(";")[0]
+        say(f"{fault}; witnesses are not kept; name a folder for them with --artifacts")
+        return None
+    return artifacts
 
 
 def _existing_parent(path: Path) -> Path:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from encodercheck.report import Report
+    from encodercheck.walking import Walk
     from encodercheck.zoo.judging import Judge
     from encodercheck.zoo.keys import Settings
     from encodercheck.zoo.running import Executor, Run
@@ -25,15 +26,20 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 100_000
 
 
-def named(models: list[str] | None, listed: str | None) -> list[str] | None:
+def named(
+    models: list[str] | None, listed: str | None, walked: Walk | None = None
+) -> list[str] | None:
     """Return the models that are named, in whichever way; None where none is.
+
+    ``walked`` is asked afterwards what was passed over.
 
     Raises:
         ConfigError: a pattern matches nothing, or the list is unusable.
     """
     if not models and listed is None:
         return None
-    return targets.expand([*(models or []), *(targets.read_list(listed) if listed else [])])
+    names = [*(models or []), *(targets.read_list(listed) if listed else [])]
+    return targets.expand(names, walked)
 
 
 def scan_many(
@@ -43,17 +49,21 @@ def scan_many(
     settings: Settings,
     judge: Judge,
     *,
-    artifacts: Sequence[Path],
+    artifacts: Sequence[Path] | None,
     max_memory: int | None,
     holding: bool,
-) -> tuple[list[Report], int]:
+) -> tuple[list[Report], int | None]:
     """Scan models; return the reports, where ``holding`` asks for them, and the exit code.
+
+    There is none where the user has stopped the run; models that it did not come to have a report
+    that says so.
 
     Raises:
         EncoderCheckError: an option is unusable, or results cannot be written.
     """
     started = time.monotonic()
-    places = dict(zip(models, artifacts, strict=True))
+    places = dict(zip(models, artifacts or (), strict=artifacts is not None))
+    count = len(models)
     if many.shard is not None:
         models = targets.shard(models, *targets.parse_shard(many.shard))
         if not models:
@@ -64,18 +74,21 @@ def scan_many(
             from encodercheck.render.words import counted
 
             screen.print(
-                f"shard {many.shard}: no model is in it, of {counted(len(places), 'model')} in all"
+                f"shard {many.shard}: no model is in it, of {counted(count, 'model')} in all"
             )
             return [], 0
     executor = _executor(many)
     run = _run(screen, models, many, settings, judge, max_memory=max_memory)
-    run.artifacts = [places[model] for model in models]
+    run.artifacts = [places[model] for model in models if model in places]
     run.holding = holding
     from encodercheck.cli.live_zoo import watching
 
     with watching(screen, len(models)) as watcher:
         run.watcher = watcher
-        run.go(executor)
+        try:
+            run.go(executor)
+        except KeyboardInterrupt:
+            return run.reports_so_far("the run was interrupted"), None
     _conclude(screen, run, time.monotonic() - started)
     return run.reports, run.exit_code
 

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from encodercheck.cache import for_any_system
 from encodercheck.errors import EncoderCheckError, OutputError
 from encodercheck.harness import exhibiting
 from encodercheck.harness.record import CheckRecord
@@ -91,9 +92,9 @@ class Artifacts:
 def folder_name(check: str) -> str:
     """Return a check's id as a name that is safe for a folder, and no other check's."""
     safe = re.sub(r"[^\w.\[\]-]+", "_", check).strip(".")
-    if safe == check and len(safe) <= 100:
+    if safe == check == for_any_system(safe) and len(safe) <= 100:
         return safe
-    return f"{safe[:80]}-{hashlib.sha256(check.encode()).hexdigest()[:8]}"
+    return f"{for_any_system(safe[:80])}-{hashlib.sha256(check.encode()).hexdigest()[:8]}"
 
 
 def _unwritable(place: Path | None, error: OSError) -> OutputError:

@@ -13,11 +13,13 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from encodercheck.errors import ImagesError
+from encodercheck.errors import ConfigError, ImagesError
+from encodercheck.walking import Walk
 
 # Decoding leaves the interpreter free: a few threads keep an encoder fed, and few images in memory.
 READERS = 4
 AHEAD = 64
+MOST_FILES = 10_000_000
 
 T = TypeVar("T")
 Read = TypeVar("Read")
@@ -60,12 +62,30 @@ def images(folder: Path, n: int, *, size: int, seed: int) -> tuple[Tensor, int]:
 def listing(folder: Path, *, option: str = "--images ") -> list[Path]:
     """Return the image files of a folder and its subfolders, by name.
 
+    Hidden ones too: what is screened must not be for its name to say.
+
     Raises:
-        ImagesError: no such folder; ``option`` is what the message calls it.
+        ImagesError: no such folder, or there is too much in it; ``option`` is what the message
+            calls it.
+    """
+    return looked_through(folder, option=option)[0]
+
+
+def looked_through(folder: Path, *, option: str = "--images ") -> tuple[list[Path], str]:
+    """Return what :func:`listing` does, and what was passed over, as links to folders; "" for none.
+
+    Raises:
+        ImagesError: see :func:`listing`.
     """
     if not folder.is_dir():
         raise ImagesError(f"{option}{folder}: no such folder")
-    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in EXTENSIONS and f.is_file())
+    walk = Walk(hidden=True, most=MOST_FILES)
+    try:
+        files = [Path(file) for file in walk.files(str(folder))]
+    except ConfigError as error:
+        raise ImagesError(f"{option}{error}") from error
+    found = sorted(f for f in files if f.suffix.lower() in EXTENSIONS and f.is_file())
+    return found, walk.skipped()
 
 
 def drawn(items: Sequence[T], seed: int) -> list[T]:

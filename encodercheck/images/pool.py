@@ -38,6 +38,10 @@ class Pool(Protocol):
         """Say how many there are."""
         ...
 
+    def passed_over(self) -> str:
+        """Say what in the folder was not looked at; "" for nothing."""
+        ...
+
     def images(self, n: int, *, size: int, seed: int) -> tuple[Tensor, int]:
         """Return the first ``n``, (n, 3, size, size) in [0, 1], and how many were passed over."""
         ...
@@ -72,6 +76,10 @@ class FolderPool:
     def holds(self) -> str:
         """Say how many files there are."""
         return f"holds {self.count()} image files"
+
+    def passed_over(self) -> str:
+        """Say which links to folders were not followed."""
+        return folder.looked_through(self.path, option=self.option)[1]
 
     def images(self, n: int, *, size: int, seed: int) -> tuple[Tensor, int]:
         """Return the first ``n`` that can be read, and how many files could not."""
@@ -110,6 +118,10 @@ class DatasetPool:
     def holds(self) -> str:
         """Say how many images there are."""
         return f"holds {self.count()} test images"
+
+    def passed_over(self) -> str:
+        """Return "": a data set is read as a whole."""
+        return ""
 
     def images(self, n: int, *, size: int, seed: int) -> tuple[Tensor, int]:
         """Return the first ``n``; each of a data set's images can be read."""

@@ -27,13 +27,14 @@ class ImageSet:
     """Clean images, (N, 3, H, W) in [0, 1] on the CPU, and where they came from.
 
     ``digest`` is the same for a folder of the same files, however it is spelled and wherever it
-    lies; None for what goes by a name.
+    lies; None for what goes by a name. ``passed_over`` says what in the folder was not looked at.
     """
 
     images: Tensor
     source: str
     unreadable: int = 0
     digest: str | None = None
+    passed_over: str = ""
 
     def describe(self) -> dict[str, Any]:
         """Return the ``images`` part of a report."""
@@ -58,7 +59,7 @@ def collect(source: str | None, n: int, *, size: int, seed: int) -> ImageSet:
         return ImageSet(procedural.images(n, size=size, seed=seed), PROCEDURAL)
     found = pool.opened(source)
     images, unreadable = found.images(n, size=size, seed=seed)
-    return ImageSet(images, found.kind, unreadable, found.digest())
+    return ImageSet(images, found.kind, unreadable, found.digest(), found.passed_over())
 
 
 def kind(source: str | None) -> str:

@@ -65,6 +65,8 @@ def _remarks(samples: Samples) -> Iterable[str]:
         more = ", ..." if len(samples.unreadable) > 3 else ""
         files = "1 file" if len(samples.unreadable) == 1 else f"{len(samples.unreadable)} files"
         yield f"{files} cannot be read: {shown}{more}"
+    if samples.passed_over:
+        yield f"not screened: {printable(samples.passed_over)}; name these folders to screen them"
     alike = f"cosine {number(samples.alike)}, clean images {number(samples.clean_alike)}"
     if samples.another_kind:
         yield (

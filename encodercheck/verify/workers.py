@@ -35,7 +35,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class _Done:
-    """A lasting worker has done its job, and waits for another."""
+    """A worker has done its job; a lasting one waits for another."""
 
 
 def events(work: Work, jobs: Iterable[Any], *, at_once: int, lasting: bool = False) -> Events:
@@ -72,6 +72,9 @@ def events(work: Work, jobs: Iterable[Any], *, at_once: int, lasting: bool = Fal
                         if not isinstance(event, _Done):
                             yield number, event
                             continue
+                        if not lasting:
+                            worker.done = True
+                            continue
                         idle.append(running.pop(number))
                         yield number, Ended()
                     if ended and number in running:
@@ -101,6 +104,7 @@ class _Worker:
         self._connection, theirs = context.Pipe()
         log.touch()
         self._log, self._open = log, True
+        self.done = False
         self.process: SpawnProcess = context.Process(
             target=_main, args=(work, job, theirs, log, lasting)
         )
@@ -134,10 +138,11 @@ class _Worker:
     def reason(self) -> str:
         """Say why the process ended, if not because it had finished."""
         self.process.join()
-        code = self.process.exitcode
-        if not code:
+        code = self.process.exitcode or 0
+        # Code that runs in it may have ended it with any exit code.
+        if self.done and not code:
             return ""
-        text = f"ended with exit code {code}" if code > 0 else f"was killed by {_signal(-code)}"
+        text = f"ended with exit code {code}" if code >= 0 else f"was killed by {_signal(-code)}"
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return f"{text}: {lines[-1][:LONGEST_REASON]}" if lines else text
 
@@ -160,8 +165,8 @@ def _main(work: Work, job: Any, connection: Connection, log: Path, lasting: bool
     code = 1
     try:
         work(job, partial(_send, connection))
+        _send(connection, _Done())
         while lasting:
-            _send(connection, _Done())
             try:
                 job = connection.recv()
             except EOFError:
@@ -170,6 +175,7 @@ def _main(work: Work, job: Any, connection: Connection, log: Path, lasting: bool
             os.lseek(2, 0, os.SEEK_SET)
             os.ftruncate(2, 0)
             work(job, partial(_send, connection))
+            _send(connection, _Done())
         code = 0
     except BaseException:
         traceback.print_exc()

@@ -10,14 +10,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from encodercheck.cache import atomic_write_bytes, atomic_write_text, make_folder
+from encodercheck.cache import atomic_write_bytes, atomic_write_text, for_any_system, make_folder
 from encodercheck.errors import ConfigError, OutputError
 from encodercheck.report import Outcome, Report
 from encodercheck.zoo import results
@@ -87,13 +86,20 @@ class Keeper:
     def find(self, key: str, model: str) -> tuple[Entry, Report] | None:
         """Return the result under a key, that of ``model`` before that of a copy of it.
 
-        The report is of what was measured. None where there is none, or it is damaged.
+        The report is of what was measured. None where there is none, or it is damaged or another
+        than was written, see :meth:`altered`.
         """
         entries = self._entries.get(key, {})
         for entry in (entries.get(model), *reversed(entries.values())):
             if entry is not None and (report := self._measured(entry)) is not None:
                 return entry, report
         return None
+
+    def altered(self, key: str, model: str) -> Path | None:
+        """Return a report under a key that is there, but not as it was written."""
+        files = {self.folder / e.report: e for e in self._entries.get(key, {}).values()}
+        own = [f for f, e in files.items() if f.exists() and self._measured(e) is None]
+        return next((f for f in own if files[f].model == model), own[0] if own else None)
 
     def adopt(self, model: str, found: Entry, measured: Report, judged: Report) -> Entry:
         """Keep a result that was found, for ``model`` and as it is judged now."""
@@ -152,6 +158,8 @@ class Keeper:
             exit_code=judged.exit_code,
             seconds=round(judged.seconds, 3),
             finished=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            report_sha256=results.sha256(after.encode()),
+            measured_sha256=results.sha256(before.encode()) if before != after else "",
         )
         append(self._ledger, self._lock, entry)
         self._take(entry)
@@ -172,11 +180,22 @@ class Keeper:
         return name
 
     def _measured(self, entry: Entry) -> Report | None:
+        """Return the report of what was measured, where all files are as they were written."""
         folder = self.place(entry)
-        for file in (MEASURED, REPORT):
-            with suppress(OSError, KeyError, TypeError, ValueError, RecursionError):
-                return Report.from_dict(json.loads((folder / file).read_bytes()))
-        return None
+        digests = {REPORT: entry.report_sha256, MEASURED: entry.measured_sha256}
+        try:
+            files = {
+                name: (folder / name).read_bytes()
+                for name in digests
+                if digests[name] or (folder / name).exists()
+            }
+            if {name: results.sha256(raw) for name, raw in files.items()} != {
+                name: digest for name, digest in digests.items() if digest
+            }:
+                return None
+            return Report.from_dict(json.loads(files.get(MEASURED, files[REPORT])))
+        except (OSError, KeyError, TypeError, ValueError, RecursionError):
+            return None
 
     def _same(self, known: Entry, judged: Report) -> bool:
         try:
@@ -221,7 +240,8 @@ def safe_name(model: str) -> str:
     """
     name = os.path.normpath(model) if "://" not in model else model.partition("://")[2]
     name = name.removeprefix("fixture:").removesuffix(".safetensors")
-    return re.sub(r"[^A-Za-z0-9._@]+", "-", name)[-LONGEST_NAME:].strip(".-") or "model"
+    name = re.sub(r"[^A-Za-z0-9._@]+", "-", name)[-LONGEST_NAME:].strip(".-") or "model"
+    return for_any_system(name)[:LONGEST_NAME]
 
 
 def _written(report: Report) -> str:

@@ -13,6 +13,7 @@ without its report. A torn last line is a line that was never written. Nothing h
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -41,7 +42,9 @@ class Entry:
 
     ``key`` is a hash of all that the result depends on; ``model`` is what the user called it;
     ``report`` is the path of its report, relative to the folder, with forward slashes; ``finished``
-    is an ISO time in UTC.
+    is an ISO time in UTC. ``report_sha256`` and ``measured_sha256`` are the digests of the report
+    and of ``measured.json`` beside it as they were written; "" for none, and in ledgers of earlier
+    versions, whose results are not taken over.
     """
 
     key: str
@@ -52,6 +55,8 @@ class Entry:
     exit_code: int
     seconds: float
     finished: str
+    report_sha256: str = ""
+    measured_sha256: str = ""
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -78,6 +83,7 @@ class Entry:
             raise ValueError("another schema")
         names = ("key", "model", "sha256", "report", "outcome", "finished")
         texts = {name: values[name] for name in names}
+        texts |= {name: values.get(name, "") for name in ("report_sha256", "measured_sha256")}
         if not all(isinstance(text, str) for text in texts.values()):
             raise TypeError("not a text")
         seconds = float(values["seconds"])
@@ -143,11 +149,17 @@ def report(folder: Path | str, entry: Entry) -> dict[str, Any]:
     """Return the report of an entry; its witnesses are named as they are reached from here.
 
     Raises:
-        ConfigError: it is missing or damaged.
+        ConfigError: it is missing or damaged, or is another than was written.
     """
     path = Path(folder) / entry.report
     try:
-        values = json.loads(path.read_bytes())
+        raw = path.read_bytes()
+        if entry.report_sha256 and sha256(raw) != entry.report_sha256:
+            raise ConfigError(
+                f"{located(path)}: not the report that was written, by its digest in the ledger; "
+                "scan its model again"
+            )
+        values = json.loads(raw)
         for finding in values["findings"]:
             if finding["witness"] is not None:
                 finding["witness"] = str(path.parent / _inside(finding["witness"]))
@@ -157,6 +169,11 @@ def report(folder: Path | str, entry: Entry) -> dict[str, Any]:
         raise ConfigError(f"{located(path)}: a damaged report; scan its model again") from error
     assert isinstance(values, dict)
     return values
+
+
+def sha256(raw: bytes) -> str:
+    """Return the digest of a file, as the ledger has it."""
+    return hashlib.sha256(raw).hexdigest()
 
 
 def _inside(witness: str) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # A machine that goes away is no fault of the model's, as long as it is not always this model.
 MOST_LOST = 3
+NO_VERDICT = 2
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ class Watcher(Protocol):
     def waiting(self, models: int) -> None:
         """Note that all that is left is being scanned by other runs."""
 
+    def distrusted(self, model: str, report: Path) -> None:
+        """Note that a kept report is not as it was written, and that its model is scanned again."""
+
 
 class SilentWatcher:
     """Watches without a word."""
@@ -79,6 +83,9 @@ class SilentWatcher:
     def waiting(self, models: int) -> None:
         """Ignore it."""
 
+    def distrusted(self, model: str, report: Path) -> None:
+        """Ignore it."""
+
 
 SILENT: Watcher = SilentWatcher()
 
@@ -88,9 +95,9 @@ class Run:
     """A run over ``models``.
 
     Results are kept by ``keeper`` where there is one; else the files that checks leave are put into
-    ``artifacts``, into the folder of each model. Reports are held in memory if ``holding``. With
-    ``claims`` other runs on the keeper's folder share the models: each is scanned by one of them,
-    and the others take over what it finds.
+    ``artifacts``, into the folder of each model, or nowhere without any. Reports are held in memory
+    if ``holding``. With ``claims`` other runs on the keeper's folder share the models: each is
+    scanned by one of them, and the others take over what it finds.
     """
 
     models: Sequence[str]
@@ -114,7 +121,18 @@ class Run:
     @property
     def exit_code(self) -> int:
         """That of the whole: a failure beats no verdict, and that beats a pass."""
-        return worst(row.exit_code for row in self.rows.values())
+        codes = [row.exit_code for row in self.rows.values()]
+        # A model that nothing was heard of has not passed.
+        return worst([*codes, NO_VERDICT] if len(codes) < len(self.models) else codes)
+
+    def reports_so_far(self, reason: str) -> list[Report]:
+        """Return the reports that are held, and for all other models one that gives the reason."""
+        if not self.holding:
+            return []
+        return [
+            self._reports.get(number) or Report.unreadable(model, f"{model}: {reason}")
+            for number, model in enumerate(self.models)
+        ]
 
     def go(self, executor: Executor) -> None:
         """Scan every model that nothing is known of."""
@@ -159,14 +177,18 @@ class Run:
         return None if self._take_over(job, event.key) else replace(job, fresh=True)
 
     def _settle(self, job: Job, found: Measured) -> None:
-        named = replace(found.report, model={**found.report.model, "path": job.model})
+        report, files = found.report, found.files
+        if self.keeper is None and not self.artifacts:
+            report, files = without_witnesses(report), {}
+        named = replace(report, model={**report.model, "path": job.model})
         judged = self.judge(named)
+        place = None
         if self.keeper is not None:
-            entry = self.keeper.add(job.model, found.key, named, judged, found.files)
+            entry = self.keeper.add(job.model, found.key, named, judged, files)
             place = self.keeper.place(entry)
-        else:
+        elif files:
             place = self.artifacts[job.number]
-            for file, data in found.files.items():
+            for file, data in files.items():
                 make_folder((place / file).parent)
                 atomic_write_bytes(place / file, data)
         self._close(job, judged, place)
@@ -175,6 +197,8 @@ class Run:
         assert self.keeper is not None  # or nothing were known
         found = self.keeper.find(key, job.model)
         if found is None:
+            if (report := self.keeper.altered(key, job.model)) is not None:
+                self.watcher.distrusted(job.model, report)
             return False
         entry, measured = found
         named = replace(measured, model={**measured.model, "path": job.model})
@@ -183,14 +207,19 @@ class Run:
         self._close(job, judged, self.keeper.place(entry), cached=True)
         return True
 
-    def _close(self, job: Job, judged: Report, place: Path, *, cached: bool = False) -> None:
-        report = moved(judged, lambda witness: str(place / witness))
+    def _close(self, job: Job, judged: Report, place: Path | None, *, cached: bool = False) -> None:
+        report = judged if place is None else moved(judged, lambda named: str(place / named))
         row = self.rows[job.number] = row_of(job.number, job.model, report, cached=cached)
         if self.holding:
             self._reports[job.number] = report
         if self.claims is not None:
             self.claims.release(job.model)
         self.watcher.finished(row, report)
+
+
+def without_witnesses(report: Report) -> Report:
+    """Return the report of a scan whose witnesses are kept nowhere."""
+    return replace(report, findings=tuple(replace(f, witness=None) for f in report.findings))
 
 
 def here(work: Work, queue: Queue) -> Events:

@@ -5,7 +5,6 @@ Nothing is opened: that something called a model is none is for its scan to say,
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import sys
@@ -13,29 +12,38 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from encodercheck.errors import ConfigError, LoadError
+from encodercheck.walking import Walk, require_shallow
 from encodercheck.weights import folder as folders
 from encodercheck.weights.files import PICKLE_SUFFIXES
-from encodercheck.weights.header import located, os_reason
+from encodercheck.weights.header import located, os_reason, quoted
+from encodercheck.zoo.patterns import MAGIC, matching
 
 SCHEMES = ("hf://", "fixture:")
-MAGIC = frozenset("*?[")
 WEIGHTS = (folders.SUFFIX, folders.INDEX_SUFFIX)
 CONFIGS = frozenset({folders.CONFIG, folders.OPEN_CLIP_CONFIG})
 STDIN = "-"
 
 
-def expand(names: Iterable[str]) -> list[str]:
+def walk() -> Walk:
+    """Return a walk through folders of models."""
+    return Walk(endings=WEIGHTS)
+
+
+def expand(names: Iterable[str], walked: Walk | None = None) -> list[str]:
     """Return the models that ``names`` mean, each once, in the order of the names.
 
     A name is a model, a pattern such as ``models/**/*.safetensors``, or a folder of models. What
-    is one model already, or nothing that is known here, stays as it is.
+    is one model already, or nothing that is known here, stays as it is. ``walked`` is a
+    :func:`walk`, to ask afterwards what was passed over: hidden files, and links to folders unless
+    they are named.
 
     Raises:
-        ConfigError: a pattern matches no model.
+        ConfigError: a pattern matches no model, or there is too much to look through.
     """
+    walked = walked or walk()
     found: dict[str, str] = {}
     for name in names:
-        for model in _meant(name):
+        for model in _meant(name, walked):
             place = model if model.startswith(SCHEMES) else os.path.normpath(model)
             found.setdefault(place, model)
     return list(found.values())
@@ -92,28 +100,27 @@ def _number(model: str) -> int:
     return int.from_bytes(hashlib.sha256(os.fsencode(model)).digest()[:8], "big")
 
 
-def _meant(name: str) -> Iterator[str]:
+def _meant(name: str, walked: Walk) -> Iterator[str]:
     if name.startswith(SCHEMES):
         yield name
     elif os.path.isdir(name):  # noqa: PTH112 - a name may be too long for a path
-        yield from _in_folder(Path(name)) or [name]
+        yield from _in_folder(Path(name), walked) or [name]
     elif MAGIC & set(name) and not os.path.lexists(name):
-        yield from _matching(name)
+        yield from _matching(name, walked)
     else:
         yield name
 
 
-def _matching(pattern: str) -> list[str]:
+def _matching(pattern: str, walked: Walk) -> list[str]:
     """Return the models that a pattern matches; files beside weights, as configs, are none.
 
     Raises:
         ConfigError: there are none.
     """
-    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - names as they were typed
-    parts = [Path(match) for match in matches]
+    parts = [Path(match) for match in matching(pattern, walked)]
     files = [path for path in parts if not path.is_dir()]
     weights = [path for path in files if path.name.lower().endswith(WEIGHTS)]
-    models = [model for path in parts if path.is_dir() for model in _in_folder(path)]
+    models = [model for path in parts if path.is_dir() for model in _in_folder(path, walked)]
     # Of a folder that is matched as one model the files are no further ones.
     whole = set(models)
     models += [str(_unsharded(path)) for path in weights if str(path.parent) not in whole]
@@ -121,7 +128,11 @@ def _matching(pattern: str) -> list[str]:
         # As *.pt: to each of them is said what is wrong with it.
         models = [str(path) for path in files]
     if not models:
-        raise ConfigError(f"{located(pattern)}: no model matches this pattern; check it")
+        skipped = walked.skipped()
+        passed_over = f" (passed over: {quoted(skipped, 300)})" if skipped else ""
+        raise ConfigError(
+            f"{located(pattern)}: no model matches this pattern{passed_over}; check it"
+        )
     return sorted(set(models))
 
 
@@ -133,8 +144,9 @@ def _unsharded(path: Path) -> Path:
     return path
 
 
-def _in_folder(folder: Path) -> list[str]:
+def _in_folder(folder: Path, walked: Walk, depth: int = 0) -> list[str]:
     """Return the models in a folder: itself where it is one, else those in it and below."""
+    require_shallow(str(folder), depth)
     try:
         names = folders.files_in(folder)
     except (OSError, LoadError):
@@ -143,7 +155,8 @@ def _in_folder(folder: Path) -> list[str]:
     if _is_model(names):
         return [str(folder)]
     weights = [folder / name for name in names if name.lower().endswith(WEIGHTS)]
-    below = [model for each in _subfolders(folder) for model in _in_folder(each)]
+    inner, _ = walked.entries(str(folder))
+    below = [model for name in inner for model in _in_folder(folder / name, walked, depth + 1)]
     if len(weights) == 1 and not below:
         return [str(folder)]
     return sorted({*(str(_unsharded(path)) for path in weights), *below})
@@ -159,14 +172,3 @@ def _is_model(names: Sequence[str]) -> bool:
         shards = [name for name in weights if folders.SHARD.search(name)]
         return bool(shards) and len(indexes) <= 1 and len(indexes) + len(shards) == len(weights)
     return any(Path(name).suffix.lower() in PICKLE_SUFFIXES for name in names)
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder; hidden ones are no models, and links could go in circles."""
-    with os.scandir(folder) as entries:
-        found = [
-            entry.name
-            for entry in entries
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
-        ]
-    return [folder / name for name in sorted(found)]

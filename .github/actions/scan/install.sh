@@ -14,7 +14,8 @@ if ((${#wanted[@]} == 0)); then
     wanted=("$root")
 fi
 
-pip=(python -m pip install --quiet --disable-pip-version-check)
+# -I: nothing is imported from the folder that it runs in, as a pip.py of a pull request.
+pip=(python -I -m pip install --quiet --disable-pip-version-check)
 if [[ -n $INPUT_TORCH_INDEX ]]; then
     "${pip[@]}" --index-url "$INPUT_TORCH_INDEX" torch torchvision
 fi

@@ -3,7 +3,8 @@
 set -euo pipefail
 
 root=$(cd "$GITHUB_ACTION_PATH/../../.." && pwd)
-python=$(python -c 'import platform; print(platform.python_version())')
+# -I: nothing is imported from the folder that it runs in.
+python=$(python -I -c 'import platform; print(platform.python_version())')
 # Another day, another set of versions of what is not pinned: keep downloads for a week.
 week=$(date -u +%G-W%V)
 what=$(
@@ -14,7 +15,7 @@ what=$(
 )
 
 {
-    echo "pip-cache=$(python -m pip cache dir)"
+    echo "pip-cache=$(python -I -m pip cache dir)"
     echo "pip-key=encodercheck-pip-${RUNNER_OS}-${RUNNER_ARCH}-${python}-${what}-${week}"
     echo "cache=${ENCODERCHECK_CACHE:-$RUNNER_TEMP/encodercheck-cache}"
 } >>"$GITHUB_OUTPUT"

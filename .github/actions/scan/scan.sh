@@ -19,7 +19,8 @@ read_words() {
     words=()
     [[ -n $1 ]] || return 0
     list=$(mktemp)
-    if ! TEXT=$1 python -c '
+    # -I: nothing is imported from the folder that it runs in.
+    if ! TEXT=$1 python -I -c '
 import os, shlex, sys
 sys.stdout.buffer.write(b"".join(os.fsencode(w) + b"\0" for w in shlex.split(os.environ["TEXT"])))
 ' >"$list" 2>/dev/null; then
@@ -59,12 +60,19 @@ rm -f -- "$reports"/{report.json,junit.xml,report.sarif,report.md,report.html} "
 [[ -z $INPUT_PROFILE ]] || arguments+=(--profile "$INPUT_PROFILE")
 [[ -z $INPUT_FAIL_ON ]] || arguments+=(--fail-on "$INPUT_FAIL_ON")
 [[ -z $INPUT_BASELINE ]] || arguments+=(--baseline "$INPUT_BASELINE")
-[[ -z $INPUT_CONFIG ]] || arguments+=(--config "$INPUT_CONFIG")
+code=0
+config=$("$GITHUB_ACTION_PATH/config.sh") || code=2
+case $config in
+    "") ;;
+    none) arguments+=(--no-config) ;;
+    *) arguments+=(--config "$config") ;;
+esac
 [[ $INPUT_STRICT != true ]] || arguments+=(--strict)
 
-code=0
 read_lines "$INPUT_MODEL"
-if ((${#lines[@]} == 0)); then
+if ((code != 0)); then
+    echo "encodercheck: no configuration that can be trusted, so no scan"
+elif ((${#lines[@]} == 0)); then
     echo "::error title=encodercheck::model: name one model a line"
     code=2
 elif ! read_words "$INPUT_EXTRA_ARGS"; then

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 versions=$(
-    python -c '
+    python -I -c '
 from importlib.metadata import version
 print("-".join(name + version(name) for name in ("encodercheck", "torch", "numpy")))
 '
