@@ -58,6 +58,7 @@ arguments=(
 rm -f -- "$reports"/{report.json,junit.xml,report.sarif,report.md,report.html} "$badge"
 [[ -z $INPUT_IMAGES ]] || arguments+=(--images "$INPUT_IMAGES")
 [[ -z $INPUT_PROFILE ]] || arguments+=(--profile "$INPUT_PROFILE")
+[[ -z $INPUT_SEED ]] || arguments+=(--seed "$INPUT_SEED")
 [[ -z $INPUT_FAIL_ON ]] || arguments+=(--fail-on "$INPUT_FAIL_ON")
 [[ -z $INPUT_BASELINE ]] || arguments+=(--baseline "$INPUT_BASELINE")
 code=0
