@@ -20,5 +20,5 @@ def check_large(
         limit=null("gain").decides,
         progress=progress,
     )
-    if not compare_collapse(encoder, found, half_contrast=True, whitened=True):
+    if not compare_collapse(encoder, found, half_contrast=True):
         artifacts.witness(shrink(encoder, found.trigger, clean_split))

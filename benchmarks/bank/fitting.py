@@ -24,22 +24,19 @@ PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 SCALE = {
     **{f"{check}.gain": "gain" for check in ("EC102", "EC202", "EC203", "EC204")},
     **{f"{check}.half_contrast_gain": "gain" for check in ("EC202", "EC204")},
-    **{f"{check}.whitened_gain": "gain" for check in ("EC202", "EC204")},
+    "EC202.whitened_gain": "gain",
     "EC201.pl1": "size",
     "EC205.forgotten": "gain",
 }
 # Values that tell poisoned encoders from clean ones less well have less of the error rate. They are
 # there for attacks that hide from the rest.
-WEIGHTS = dict.fromkeys(
-    (
-        "EC102.gain",
-        "EC202.gain",
-        "EC204.gain",
-        "EC202.whitened_gain",
-        "EC204.whitened_gain",
-    ),
-    0.1,
-) | {"EC205.forgotten": 0.2}
+WEIGHTS = {
+    "EC102.gain": 0.1,
+    "EC202.gain": 0.1,
+    "EC204.gain": 0.1,
+    "EC202.whitened_gain": 0.3,
+    "EC205.forgotten": 0.2,
+}
 # Few, and those that anybody would name: with more a prediction fits the bank and nothing else.
 TRAITS = (
     "base_cosine",
