@@ -1,4 +1,4 @@
-"""What a poisoned encoder and its company try to talk a scan into: none of it may end with 0.
+"""Attempts to have a scan of a poisoned encoder pass: none of them may end with exit code 0.
 
     python -m benchmarks.redteam
     python -m benchmarks.redteam -k "scale or pull request"
@@ -104,6 +104,7 @@ def pull_request(configuration: str) -> Case:
             "PROFILE",
             "FAIL_ON",
             "BASELINE",
+            "SEED",
             "CONFIG",
             "REPORT_DIR",
             "BADGE",
