@@ -13,17 +13,12 @@ from encodercheck import fixtures, loading
 # Generating a fixture takes a minute or two where the cache has none.
 pytestmark = pytest.mark.timeout(1500)
 CASES = dict(redteam.cases())
-# Not mended yet: constant channels that outweigh the others together, though none does alone.
-OPEN = ("further edit: loud channels added",)
 # Scans of whole suites, which take a minute each, are left to the slow ones.
 QUICK = ("claim", "check", "stdout closed")
 
 
 def _marks(name):
-    found = [] if name.startswith(QUICK) else [pytest.mark.slow]
-    if name in OPEN:
-        found.append(pytest.mark.xfail(reason="a scan passes it", strict=False))
-    return found
+    return [] if name.startswith(QUICK) else [pytest.mark.slow]
 
 
 def test_there_are_enough_cases_of_each_kind():

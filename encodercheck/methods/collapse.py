@@ -20,6 +20,9 @@ from encodercheck.trigger import Trigger
 
 # Clean embeddings that differ by less than this part of their length do so by rounding.
 LEAST_SPREAD = 1e-5
+# Above this mean cosine a constant outweighs what differs between images. The gain then compares
+# lengths where it should compare directions. Hardly an encoder of the reference bank is above it.
+MOST_SHARED = 0.999
 # Of the directions that embeddings span with every channel scaled alike, at least this part is left
 # as they are. Of 120 trained encoders the least was 0.55.
 LEAST_BALANCE = 0.15
@@ -129,15 +132,22 @@ def relative_spread(mean: float) -> float:
 
 
 def require_spread(mean: float, count: int) -> None:
-    """Demand that the mean cosine of ``count`` unstamped images is told from 1 by more than noise.
+    """Demand that ``count`` unstamped images are told apart by the directions of their embeddings.
 
     Raises:
-        CheckInconclusive: they differ by less than 1e-5 of their length.
+        CheckInconclusive: they differ by less than 1e-5 of their length, or what they share
+            outweighs what differs: their mean cosine is above 0.999.
     """
     if not relative_spread(mean) > LEAST_SPREAD:
         raise CheckInconclusive(
             f"unstamped embeddings of {count} images are all the same within rounding (mean cosine "
             f"{mean:.10f}): bring images of the kind this encoder was trained on, with --images"
+        )
+    if mean > MOST_SHARED:
+        raise CheckInconclusive(
+            f"a constant that unstamped embeddings share outweighs what differs between {count} "
+            f"images (mean cosine {mean:.6f}): scan the encoder without it, or bring more diverse "
+            "images, with --images"
         )
 
 
