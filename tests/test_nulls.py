@@ -133,7 +133,7 @@ def test_what_a_prediction_finds_unusual_but_not_enough_is_no_verdict():
     predicted = Null((0.3, 0.4, 0.5, 0.35), "gain", "a bank", predicted=1e-4)
     with pytest.raises(CheckInconclusive, match=r"p 0\.00\d+\), against a bank, though not enough"):
         predicted.require_verdict(predicted.quantile(0.003))
-    predicted.require_verdict(predicted.quantile(0.01))
+    predicted.require_verdict(predicted.quantile(0.02))
     assert predicted.quantile(0.00005) > predicted.limit
 
 
