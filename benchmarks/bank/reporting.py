@@ -324,7 +324,7 @@ def _exam() -> list[str]:
             row["image_size"],
             row["attack"] or "none",
             success,
-            row["outcome"],
+            f"{row['outcome']}, exit code {row['exit_code']}",
             ", ".join(row["failed"]),
             ", ".join(row["inconclusive"]),
             f"{1 / max(row['suspicion'], 1e-6):,.0f}" if row["suspicion"] is not None else "",
