@@ -588,6 +588,8 @@ def test_the_hook_runs_on_the_models_that_are_committed(fake, hook):
         "scan",
         "--profile",
         "quick",
+        "--seed",
+        "random",
         "a model.safetensors",
         "b.safetensors",
     ]
