@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,13 @@ def bank(rows: list[Row], scale: Mapping[str, str] = SCALE) -> Bank:
         ),
         versions=versions(),
     )
+
+
+def left_out_banks(rows: Sequence[Row], group: str) -> Iterator[tuple[Bank, list[Row]]]:
+    """Yield each group's rows with the bank of all others; ``group`` is "family" or the like."""
+    for label in sorted({row[group] for row in rows}):
+        own = [row for row in rows if row[group] == label]
+        yield bank([row for row in rows if row[group] != label]), own
 
 
 def fit() -> None:

@@ -20,7 +20,7 @@ import torch
 from benchmarks.bank import trait_attack
 from benchmarks.bank.exam import PROFILE
 from benchmarks.bank.exam import known as exam_results
-from benchmarks.bank.fitting import LEAST_ACCURACY, bank, known, usable, value
+from benchmarks.bank.fitting import LEAST_ACCURACY, known, left_out_banks, usable, value
 from benchmarks.bank.members import ADAPTIVE, COUNT, OTHERS, PATCHES, members
 from benchmarks.bank.sources import CLASSES
 from encodercheck.bank import SUITE_ALPHA, Bank, normal_score
@@ -70,15 +70,13 @@ class Judged:
 def judge(rows: Sequence[Row], group: str) -> list[Judged]:
     """Return all rows judged without their own group, which is "family", "method" or "source"."""
     judged = []
-    for label in sorted({row[group] for row in rows}):
-        others = bank([row for row in rows if row[group] != label])
+    for others, own in left_out_banks(rows, group):
         limit = normal_score(others.alpha)
-        for row in rows:
-            if row[group] == label:
-                values = {key: value(row, key) for key in others.values}
-                scores = others.deviations(values, row["traits"])
-                worst = max(scores, key=lambda key: scores[key])
-                judged.append(Judged(row, scores[worst], worst, limit))
+        for row in own:
+            values = {key: value(row, key) for key in others.values}
+            scores = others.deviations(values, row["traits"])
+            worst = max(scores, key=lambda key: scores[key])
+            judged.append(Judged(row, scores[worst], worst, limit))
     return judged
 
 
@@ -233,7 +231,7 @@ def _moved(rows: Sequence[Row]) -> list[str]:
         "| each trait moved by at most | patches that failed | other attacks that failed |",
         "| --- | --- | --- |",
     ]
-    counts = [trait_attack.survivors(rows, part, MOVES) for part in (patches, others)]
+    counts = trait_attack.survivors(rows, (patches, others), MOVES)
     for size, first, second in zip(MOVES, *counts, strict=True):
         cells = share(first, len(patches)), share(second, len(others))
         lines.append(f"| {size:g} | {cells[0]} | {cells[1]} |")

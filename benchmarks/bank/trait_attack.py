@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bank.fitting import TRAITS, bank, value
+from benchmarks.bank.fitting import TRAITS, left_out_banks, value
 from encodercheck.bank import Bank, normal_score
 from encodercheck.methods.prediction import LOGARITHMS, SHARES, feature
 
@@ -25,19 +25,20 @@ ROUNDS = 3
 Row = dict[str, Any]
 
 
-def survivors(rows: Sequence[Row], poisoned: Sequence[Row], sizes: Sequence[float]) -> list[int]:
-    """Return how many of ``poisoned`` still fail for each size of a move, in standard deviations.
+def survivors(
+    rows: Sequence[Row], parts: Sequence[Sequence[Row]], sizes: Sequence[float]
+) -> list[list[int]]:
+    """Return how many of each part still fail for each size of a move, in standard deviations.
 
-    Each is judged by the bank of ``rows`` without its family.
+    Parts are of ``rows``. Each row is judged by the bank of the others without its family.
     """
-    failed = [0] * len(sizes)
-    for family in sorted({row["family"] for row in poisoned}):
-        others = bank([row for row in rows if row["family"] != family])
+    failed = [[0] * len(sizes) for _ in parts]
+    for others, own in left_out_banks(rows, "family"):
         limit = normal_score(others.alpha)
-        for row in poisoned:
-            if row["family"] == family:
+        for counts, part in zip(failed, parts, strict=True):
+            for row in (row for row in own if row in part):
                 for i, size in enumerate(sizes):
-                    failed[i] += least(others, row, size) > limit
+                    counts[i] += least(others, row, size) > limit
     return failed
 
 

@@ -5,41 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from encodercheck.harness.listener import CheckInfo, Listener
+from encodercheck.harness.listener import CheckInfo, Listener, Relay
 from encodercheck.harness.outcome import GRAVITY, not_reported
 from encodercheck.report import Finding
 
 
-class Heard:
+class Heard(Relay):
     """Passes everything on to another listener, and keeps the worst that was found of each check.
 
     A model that is read in two ways is scanned twice.
     """
 
     def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+        super().__init__(listener)
         self._infos: dict[str, CheckInfo] = {}
         self._findings: dict[str, Finding] = {}
 
     def collected(self, checks: Sequence[CheckInfo]) -> None:
         """Note what is going to run."""
         self._infos |= {info.id: info for info in checks}
-        self._listener.collected(checks)
-
-    def started(self, info: CheckInfo) -> None:
-        """Pass it on."""
-        self._listener.started(info)
-
-    def progress(self, info: CheckInfo, step: int, total: int, note: str) -> None:
-        """Pass it on."""
-        self._listener.progress(info, step, total, note)
+        super().collected(checks)
 
     def finished(self, finding: Finding) -> None:
         """Keep how the check ended, unless it has ended worse before."""
         known = self._findings.get(finding.id, finding)
         worse = min(known, finding, key=lambda found: GRAVITY.index(found.outcome))
         self._findings[finding.id] = worse
-        self._listener.finished(finding)
+        super().finished(finding)
 
     def findings(self, reason: str) -> list[Finding]:
         """Return a finding for each check; ``reason`` is why there is none of some yet.

@@ -41,6 +41,29 @@ class Listener(Protocol):
         """Note how a check ended."""
 
 
+class Relay:
+    """Passes everything on to another listener."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def collected(self, checks: Sequence[CheckInfo]) -> None:
+        """Pass it on."""
+        self._listener.collected(checks)
+
+    def started(self, info: CheckInfo) -> None:
+        """Pass it on."""
+        self._listener.started(info)
+
+    def progress(self, info: CheckInfo, step: int, total: int, note: str) -> None:
+        """Pass it on."""
+        self._listener.progress(info, step, total, note)
+
+    def finished(self, finding: Finding) -> None:
+        """Pass it on."""
+        self._listener.finished(finding)
+
+
 class SilentListener:
     """Watches without a word; the base for listeners that care about a few events."""
 

@@ -5,33 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from encodercheck.harness.listener import CheckInfo, Listener
+from encodercheck.harness.listener import Listener, Relay
 from encodercheck.harness.outcome import GRAVITY
 from encodercheck.report import Finding, Outcome, read_with
 
 
-class SecondListener:
+class SecondListener(Relay):
     """Hears a second scan, and says with every finding how the model was read."""
 
     def __init__(self, listener: Listener, options: str) -> None:
-        self._listener = listener
+        super().__init__(listener)
         self._options = options
-
-    def collected(self, checks: Sequence[CheckInfo]) -> None:
-        """Pass it on."""
-        self._listener.collected(checks)
-
-    def started(self, info: CheckInfo) -> None:
-        """Pass it on."""
-        self._listener.started(info)
-
-    def progress(self, info: CheckInfo, step: int, total: int, note: str) -> None:
-        """Pass it on."""
-        self._listener.progress(info, step, total, note)
 
     def finished(self, finding: Finding) -> None:
         """Pass on how the check ended, and how the model was read."""
-        self._listener.finished(marked(finding, self._options))
+        super().finished(marked(finding, self._options))
 
 
 def marked(finding: Finding, options: str) -> Finding:
