@@ -8,7 +8,7 @@ from encodercheck.methods.shrink import shrink
 FINALISTS = 8
 
 
-@pytest.mark.check("EC102", severity="critical", catches=["badencoder", "badencoder-multi"])
+@pytest.mark.check("EC102", severity="critical", cost=2, catches=["badencoder", "badencoder-multi"])
 def check_battery(encoder, clean_split, clean, battery_hits, compare_collapse, artifacts):
     """The trigger battery makes unseen images no more alike than in clean encoders."""
     finalists = [hit.trigger for hit in battery_hits[:FINALISTS]]

@@ -6,7 +6,7 @@ from encodercheck.methods.recognition import forget, recognition
 from encodercheck.methods.shrink import witness
 
 
-@pytest.mark.check("EC205", severity="critical", catches=["badencoder", "drupe"])
+@pytest.mark.check("EC205", severity="critical", cost=4, catches=["badencoder", "drupe"])
 def check_recognition(
     encoder, clean_split, measure, compare, null, artifacts, progress, profile, seed
 ):

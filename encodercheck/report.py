@@ -412,6 +412,12 @@ def _text_or_none(values: Mapping[str, Any], key: str) -> None:
         _text(values, key)
 
 
+def _flag_if_there(values: Mapping[str, Any], key: str) -> None:
+    # Reports of earlier versions lack it.
+    if values.get(key, False) not in (True, False):
+        raise TypeError(f"{key} is neither true nor false")
+
+
 MODEL_FACTS: dict[str, Callable[[Any, str], object]] = {
     **dict.fromkeys(("path", "sha256", "architecture", "provenance"), _text),
     **dict.fromkeys(("image_size", "embedding_dim", "parameters"), _count),
@@ -424,6 +430,7 @@ RULE_FACTS: dict[str, Callable[[Any, str], object]] = {
     **dict.fromkeys(("select", "ignore"), _notes),
     **dict.fromkeys(("limits", "severity"), _table),
     "fail_on": _text_or_none,
+    "fail_fast": _flag_if_there,
 }
 MEMORY_FACTS: dict[str, Callable[[Any, str], object]] = {"weights_bytes": _count}
 

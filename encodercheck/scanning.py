@@ -28,7 +28,7 @@ from encodercheck.loading import load
 from encodercheck.memory import used_with
 from encodercheck.nulls import Nulls
 from encodercheck.profiles import PROFILES
-from encodercheck.report import Finding, Report
+from encodercheck.report import Finding, Outcome, Report
 from encodercheck.suspicion import Suspicion
 from encodercheck.weights import rivals
 from encodercheck.weights.header import quoted
@@ -269,6 +269,7 @@ def scan(
     severities: Mapping[str, str] | None = None,
     fail_on: str | None = None,
     waivers: Sequence[ModelWaiver] = (),
+    fail_fast: bool = False,
 ) -> Report:
     """Run the suite on ``model`` and report what it found.
 
@@ -283,8 +284,9 @@ def scan(
     ``select`` and ``ignore`` are ids of checks, or patterns such as ``EC2*``, to run or not to run.
     ``limits`` replace those written in checks, as ``{"EC202.gain": 0.9}`` or
     ``{"EC202.gain.at_most": 0.9}``; ``severities`` those of checks, by id. Failures of a severity
-    below ``fail_on`` do not count, nor do those that ``waivers`` cover today. A configuration file
-    is for the command line: nothing is read from one here.
+    below ``fail_on`` do not count, nor do those that ``waivers`` cover today. With ``fail_fast``
+    the cheapest checks run first, and those after a failure that counts are inconclusive. A
+    configuration file is for the command line: nothing is read from one here.
 
     Raises:
         EncoderCheckError: there is nothing to report, because the model, the images or an
@@ -298,6 +300,7 @@ def scan(
         severities=dict(severities or {}),
         fail_on=fail_on,
         waivers=tuple(waivers),
+        fail_fast=fail_fast,
     )
     state = prepare(
         model,
@@ -356,7 +359,8 @@ def _found(
     run_on = partial(run_suite, paths=suite(checks), keyword=keyword, rules=rules)
     findings = run_on(state, listener=heard)
     suspicions = [_suspicion(state, findings)]
-    if state.second is not None:
+    ended = rules.fail_fast and any(f.outcome is Outcome.FAILED and f.counts for f in findings)
+    if state.second is not None and not ended:
         options = state.second.read_with
         found = run_on(state.second, listener=SecondListener(heard, options))
         suspicions.append(_suspicion(state.second, found))

@@ -170,6 +170,7 @@ WRONG = {
     "max-memory": ['"much"', "0", "1.5", "true"],
     "artifacts": ["1", '"a\\u0000b"'],
     "fail-on": ['"grave"', "1"],
+    "fail-fast": ["1", '"yes"'],
     "limits": ["1", "[]", "{A = {}}", '{A = 1}', '{"A.x" = "1"}', '{"A.x" = true}',
                '{"A.x" = nan}', '{"A.x" = 1, A.x = 2}', '{A.at_most = 1}',
                f'{{"A.x" = {10**400}}}'],
@@ -243,6 +244,7 @@ LAYERED = {
     "device": st.sampled_from(DEVICES),
     "strict": st.booleans(),
     "fail-on": st.sampled_from(SEVERITIES),
+    "fail-fast": st.booleans(),
     "artifacts": st.sampled_from(["/a", "/b", "/c"]),
     "select": st.lists(st.sampled_from(["EC1*", "EC202"]), min_size=1),
     "max-memory": st.integers(1, 10**12),
@@ -525,6 +527,7 @@ def test_a_scan_goes_by_its_file_and_says_so(place):
         "limits": {},
         "severity": {},
         "fail_on": None,
+        "fail_fast": False,
     }
     without = run("scan", "model.safetensors", "--no-config", "-k", "OWN1", cwd=place)
     assert "-k OWN1 selects none" in without.stderr

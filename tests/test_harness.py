@@ -816,7 +816,7 @@ UNUSABLE = {
     "check_a: severity 'urgent': choose one of info, low, medium, high, critical": (
         "@pytest.mark.check('A', severity='urgent')\ndef check_a(): ..."
     ),
-    "check_a: write @pytest.mark.check(id, severity=..., catches=[...])": (
+    "check_a: write @pytest.mark.check(id, severity=..., catches=[...], cost=...)": (
         "@pytest.mark.check('A', level='high')\ndef check_a(): ..."
     ),
     "check_a: catches 'bad*': write a list of names of fixtures": (
@@ -833,6 +833,9 @@ UNUSABLE = {
     ),
     "check_a: catches 'bad@1': a fixture is caught with any seed; write 'bad'": (
         "@pytest.mark.check('A', catches=['bad@1'])\ndef check_a(): ..."
+    ),
+    "check_a: cost -1: give a number, 0 or more": (
+        "@pytest.mark.check('A', cost=-1)\ndef check_a(): ..."
     ),
     "check_a: check id '../A': use letters": "@pytest.mark.check('../A')\ndef check_a(): ...",
     "check_a: a check is a plain function": "async def check_a(): ...",

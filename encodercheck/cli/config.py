@@ -35,6 +35,7 @@ def command(
     max_memory: options.MaxMemory = None,
     artifacts: options.Artifacts = options.ARTIFACTS,
     fail_on: options.FailOn = None,
+    fail_fast: options.FailFast = False,
     limit: options.Limit = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -44,7 +45,12 @@ def command(
     """
     file = configured.configuration(ctx)
     rules = configured.rules(
-        file, select=select, ignore=ignore, limit=limit, fail_on=fail_on and fail_on.value
+        file,
+        select=select,
+        ignore=ignore,
+        limit=limit,
+        fail_on=fail_on and fail_on.value,
+        fail_fast=fail_fast,
     )
     found = effective(ctx, file, rules, typed=configured.limits(limit))
     if json:

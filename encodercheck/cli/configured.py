@@ -86,8 +86,9 @@ def rules(
     ignore: Sequence[str] | None,
     limit: Sequence[str] | None,
     fail_on: str | None,
+    fail_fast: bool,
 ) -> Rules:
-    """Return the rules of a file and of the options ``--select`` to ``--fail-on``.
+    """Return the rules of a file and of the options ``--select`` to ``--fail-fast``.
 
     Raises:
         ConfigError: an option is malformed.
@@ -99,6 +100,7 @@ def rules(
         severities=config.severities,
         fail_on=fail_on,
         waivers=config.waivers,
+        fail_fast=fail_fast,
         source=config.shown,
     )
 

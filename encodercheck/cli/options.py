@@ -205,6 +205,14 @@ FailOn = Annotated[
         help="The least severity whose failures count (default: all do).",
     ),
 ]
+FailFast = Annotated[
+    bool,
+    typer.Option(
+        "--fail-fast/--no-fail-fast",
+        envvar=KEYS["fail-fast"].environment,
+        help="Run the cheapest checks first, and none after a failure that counts.",
+    ),
+]
 Baseline = Annotated[
     Path | None,
     typer.Option(metavar="F", help="Say what has changed since the scan that wrote F as JSON."),

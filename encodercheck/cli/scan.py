@@ -56,6 +56,7 @@ def command(
     ignore: options.Ignore = None,
     limit: options.Limit = None,
     fail_on: options.FailOn = None,
+    fail_fast: options.FailFast = False,
     profile: options.Profile = options.ProfileName.standard,
     arch: options.Arch = None,
     image_size: options.ImageSize = None,
@@ -93,7 +94,12 @@ def command(
     place = _place_for(ctx, artifacts)
     grade = fail_on and fail_on.value
     rules = configured.rules(
-        configured.configuration(ctx), select=select, ignore=ignore, limit=limit, fail_on=grade
+        configured.configuration(ctx),
+        select=select,
+        ignore=ignore,
+        limit=limit,
+        fail_on=grade,
+        fail_fast=fail_fast,
     )
     earlier = None if baseline is None else Baseline.read(baseline)
     scanned: dict[str, Any] = {

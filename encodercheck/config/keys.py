@@ -229,6 +229,13 @@ KEYS = {
             _one_of(SEVERITIES),
             variable=True,
         ),
+        Key(
+            "fail-fast",
+            "whether no check runs after a failure",
+            "true or false",
+            _flag,
+            variable=True,
+        ),
         Key("limits", "limits of measurements", 'a table as "EC202.gain" = 0.9', _limits),
         Key("severity", "severities of checks", f"a table of check ids: {_SEVERITY}", _severities),
         Key(

@@ -36,7 +36,8 @@ class Rules:
     without those ignored. ``limits`` replace the limits written in checks, as
     ``{"EC202.gain": 0.9}`` or, of a measurement with two sides, ``{"EC202.gain.at_most": 0.9}``.
     A failed check of a severity below ``fail_on`` does not count. ``waivers`` hold on the day
-    ``today``. ``source`` says where the rules come from.
+    ``today``. With ``fail_fast`` the cheapest checks run first, and none after a failure that
+    counts. ``source`` says where the rules come from.
 
     Raises:
         ConfigError: a limit is no number or a severity is unknown.
@@ -48,6 +49,7 @@ class Rules:
     severities: Mapping[str, str] = field(default_factory=dict)
     fail_on: str | None = None
     waivers: tuple[ModelWaiver, ...] = ()
+    fail_fast: bool = False
     today: date = field(default_factory=date.today)
     source: str = ""
 
@@ -127,6 +129,7 @@ class Rules:
             "limits": limits,
             "severity": dict(self.severities),
             "fail_on": self.fail_on,
+            "fail_fast": self.fail_fast,
         }
 
     def sentence(self) -> str:
@@ -175,6 +178,8 @@ def sentence(described: Mapping[str, Any]) -> str:
         limits and f"limits {limits}",
         grades and f"severities {grades}",
         described["fail_on"] and f"failures below {described['fail_on']} do not count",
+        # Reports of earlier versions lack it.
+        described.get("fail_fast") and "ends at the first failure",
     ]
     return " · ".join(part for part in parts if part)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -40,14 +42,15 @@ def check_info(item: pytest.Item) -> CheckInfo:
     function = getattr(item, "function", None)
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigError(f"{place(item)}: a check is a plain function, not an async one")
-    id_, severity, catches = _marked(item, name)
+    marked = _marked(item, name)
     documentation = inspect.getdoc(function) if function is not None else None
     return CheckInfo(
-        id=id_ + item.name.removeprefix(name),
+        id=marked.id + item.name.removeprefix(name),
         check=item.nodeid,
         title=(documentation or "").partition("\n")[0],
-        severity=severity,
-        catches=catches,
+        severity=marked.severity,
+        catches=marked.catches,
+        cost=marked.cost,
     )
 
 
@@ -90,15 +93,26 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def _marked(item: pytest.Item, name: str) -> tuple[str, str, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Marked:
+    """What the marker of a check says."""
+
+    id: str
+    severity: str
+    catches: tuple[str, ...]
+    cost: float
+
+
+def _marked(item: pytest.Item, name: str) -> Marked:
     marker = item.get_closest_marker("check")
     arguments = marker.args if marker else ()
     options = dict(marker.kwargs) if marker else {}
     severity = options.pop("severity", "medium")
     catches = options.pop("catches", ())
+    cost = options.pop("cost", 1)
     if options or len(arguments) > 1:
         raise ConfigError(
-            f"{place(item)}: write @pytest.mark.check(id, severity=..., catches=[...])"
+            f"{place(item)}: write @pytest.mark.check(id, severity=..., catches=[...], cost=...)"
         )
     id_ = arguments[0] if arguments else name.removeprefix(PREFIX)
     if not isinstance(id_, str) or not ID.fullmatch(id_):
@@ -109,7 +123,9 @@ def _marked(item: pytest.Item, name: str) -> tuple[str, str, tuple[str, ...]]:
         raise ConfigError(
             f"{place(item)}: severity {severity!r}: choose one of {', '.join(SEVERITIES)}"
         )
-    return id_, severity, _patterns(item, catches)
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < math.inf:
+        raise ConfigError(f"{place(item)}: cost {cost!r:.40}: give a number, 0 or more")
+    return Marked(id_, severity, _patterns(item, catches), float(cost))
 
 
 def _patterns(item: pytest.Item, catches: object) -> tuple[str, ...]:

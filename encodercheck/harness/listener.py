@@ -15,7 +15,8 @@ class CheckInfo:
     """What is known of a check before it runs.
 
     ``check`` is the place, such as ``check_collapse.py::check_rank``; ``catches`` are the poisoned
-    fixtures, by name or pattern, that the check is to fail on.
+    fixtures, by name or pattern, that the check is to fail on. ``cost`` is how long it takes, in
+    parts of what another takes: with ``--fail-fast`` the cheapest run first.
     """
 
     id: str
@@ -23,6 +24,7 @@ class CheckInfo:
     title: str
     severity: str
     catches: tuple[str, ...] = ()
+    cost: float = 1.0
 
 
 class Listener(Protocol):

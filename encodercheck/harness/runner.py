@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from encodercheck.config.rules import NO_RULES, Rules
-from encodercheck.errors import ConfigError
+from encodercheck.errors import CheckInconclusive, ConfigError
 from encodercheck.harness.hermetic import Root, refuse_optimized_python, run_pytest
 from encodercheck.harness.identity import base_id, check_info, place, require_distinct, shown
 from encodercheck.harness.listener import SILENT, CheckInfo, Listener
@@ -21,8 +20,6 @@ from encodercheck.harness.packs import installed_packs
 from encodercheck.harness.record import RECORD, CheckRecord
 from encodercheck.harness.state import SCAN, Scan, ScanState
 from encodercheck.report import Finding, Outcome
-
-Judge = Callable[[Finding], Finding]
 
 
 def run_suite(
@@ -38,7 +35,8 @@ def run_suite(
 
     Every file is collected before the first check runs. ``keyword`` selects as pytest's ``-k``
     does, by check ids too; of what it leaves ``only`` these ids are run, and of these what
-    ``rules`` let run. A finding's outcome is decided by what the check raised and measured;
+    ``rules`` let run; where they end a scan at the first failure, the checks that are left are
+    inconclusive. A finding's outcome is decided by what the check raised and measured;
     pytest's exit status has no say in it.
 
     Raises:
@@ -53,8 +51,8 @@ def run_suite(
     if only is not None:
         suite = [part.reduced(only) for part in suite]
     listener.collected([info for part in suite for info in part.infos])
-    judge = partial(rules.judge, sha256=state.encoder.provenance.sha256)
-    findings = [finding for part in suite for finding in _run(part, scan, judge)]
+    verdict = Verdict(rules, state.encoder.provenance.sha256)
+    findings = [finding for part in suite for finding in _run(part, scan, verdict)]
     for error in rules.unused_limits(findings):
         listener.finished(error)
         findings.append(error)
@@ -226,9 +224,39 @@ class Census:
             self.part.skipped.append((info, reason))
 
 
-def _run(part: Part, scan: Scan, judge: Judge) -> list[Finding]:
+class Verdict:
+    """Judges findings by the rules, and knows the one that the scan ends with."""
+
+    def __init__(self, rules: Rules, sha256: str) -> None:
+        self._rules = rules
+        self._sha256 = sha256
+        self._last: Finding | None = None
+
+    def judge(self, finding: Finding) -> Finding:
+        """Return what a finding comes to by the rules."""
+        judged = self._rules.judge(finding, sha256=self._sha256)
+        failed = judged.outcome is Outcome.FAILED and judged.counts
+        if self._rules.fail_fast and failed and self._last is None:
+            self._last = judged
+        return judged
+
+    def order(self, checks: Sequence[CheckInfo]) -> list[CheckInfo]:
+        """Return checks in the order in which they run."""
+        return sorted(checks, key=lambda info: info.cost) if self._rules.fail_fast else [*checks]
+
+    def require_open(self) -> None:
+        """Demand that the scan has not ended.
+
+        Raises:
+            CheckInconclusive: it has, with a failure.
+        """
+        if self._last is not None:
+            raise CheckInconclusive(f"not run: {self._last.id} failed before, see --fail-fast")
+
+
+def _run(part: Part, scan: Scan, verdict: Verdict) -> list[Finding]:
     """Run the checks of one folder: exactly those that were counted."""
-    recorder = Recorder(part.checks, scan, judge)
+    recorder = Recorder(verdict.order(part.checks), scan, verdict)
     try:
         ended = run_pytest(part.root, recorder) if part.checks else ""
     except ConfigError as error:
@@ -251,11 +279,11 @@ def _run(part: Part, scan: Scan, judge: Judge) -> list[Finding]:
 class Recorder:
     """A pytest plugin that turns what happens to each check into a finding."""
 
-    def __init__(self, checks: Sequence[CheckInfo], scan: Scan, judge: Judge) -> None:
+    def __init__(self, checks: Sequence[CheckInfo], scan: Scan, verdict: Verdict) -> None:
         self.findings: dict[str, Finding] = {}
         self._checks = {info.id: info for info in checks}
         self._scan = scan
-        self._judge = judge
+        self._verdict = verdict
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Let the fixtures find the scan."""
@@ -278,10 +306,15 @@ class Recorder:
         if phases:
             seconds = time.monotonic() - started
             record = item.stash.get(RECORD, CheckRecord(info))
-            finding = self._judge(conclude(info, record, phases, seconds))
+            finding = self._verdict.judge(conclude(info, record, phases, seconds))
             self.findings[info.id] = finding
             self._scan.listener.finished(finding)
         return result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        """Run no check after the one that the scan ends with."""
+        self._verdict.require_open()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(

@@ -82,7 +82,9 @@ def _without_claims(file: Path) -> str | None:
     for node in ast.walk(tree):
         for call in getattr(node, "decorator_list", ()):
             if isinstance(call, ast.Call):
-                call.keywords = [word for word in call.keywords if word.arg != "catches"]
+                call.keywords = [
+                    word for word in call.keywords if word.arg not in ("catches", "cost")
+                ]
     return ast.dump(tree)
 
 

@@ -22,8 +22,13 @@ class Judge:
 
     @property
     def measuring(self) -> Rules:
-        """The part of the rules that decides what is measured: what runs, and its limits."""
+        """The part of the rules that decides what is measured: what runs, and its limits.
+
+        A scan that ends at the first failure goes by all of them.
+        """
         rules = self.rules
+        if rules.fail_fast:
+            return rules
         return Rules(select=rules.select, ignore=rules.ignore, limits=rules.limits)
 
     def __call__(self, measured: Report) -> Report:

@@ -1,8 +1,9 @@
 """What a result rests on, as a hash: while it is the same, the result stands.
 
 Waivers, severities, ``--strict``, ``--fail-on`` and a baseline are no part of it: they are applied
-to what was measured, see ``judging.py``. Neither is ``--max-memory``: embeddings do not depend on
-how they are cut into batches, which EC001 checks.
+to what was measured, see ``judging.py``. Only with ``--fail-fast`` do they decide what that is.
+Neither is ``--max-memory``: embeddings do not depend on how they are cut into batches, which EC001
+checks.
 """
 
 from __future__ import annotations
@@ -109,6 +110,12 @@ def ground(settings: Settings) -> str:
         "null": None if settings.null is None else content_hash(settings.null.read_bytes()),
         "limits": dict(settings.rules.limits),
     }
+    if settings.rules.fail_fast:
+        facts["ends by"] = [
+            settings.rules.fail_on,
+            dict(settings.rules.severities),
+            [repr(waiver) for waiver in settings.rules.waivers],
+        ]
     return content_hash(grounds(parts, facts))
 
 
