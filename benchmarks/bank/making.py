@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bank import families, trainings
-from benchmarks.bank.members import Member, pool_of
+from benchmarks.bank.members import NO_ATTACK, Member, pool_of
 from encodercheck.cache import atomic_write_text, cache_dir
 from encodercheck.encoder import Encoder
 from encodercheck.fixtures.attacks import Target
@@ -94,16 +94,28 @@ def make(member: Member) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in network.parameters()),
     }
     save_file(_state(network), folder(member) / "clean.safetensors")
-    row |= poison(member, network, steps)
+    row |= poison(member, network) if member.attack != NO_ATTACK else _clean_alone(member, network)
     row["seconds"] = [round(trained - started, 1), round(time.process_time() - trained, 1)]
     atomic_write_text(said, json.dumps(row) + "\n")
     return row
 
 
-def poison(member: Member, clean: nn.Module, steps: int) -> dict[str, Any]:
+def _clean_alone(member: Member, clean: nn.Module) -> dict[str, Any]:
+    """Return what there is to say of a member without a poisoned copy."""
+    _, reached = _probe(as_encoder(clean, "cpu", member.size), _task(member), member)
+    return {"accuracy": [round(reached, 3)]}
+
+
+def _task(member: Member) -> Any:
+    """Return the labelled images that success and accuracy are measured on."""
+    world = pool_of(member)
+    return task(800, 300, seed=member.seed, purpose="certificate", world=world, size=member.size)
+
+
+def poison(member: Member, clean: nn.Module) -> dict[str, Any]:
     """Poison a copy, for longer where it does not take; keep it with its triggers."""
     world = pool_of(member)
-    data = task(800, 300, seed=member.seed, purpose="certificate", world=world, size=member.size)
+    data = _task(member)
     before = as_encoder(clean, "cpu", member.size)
     accuracies = [_probe(before, data, member)[1]]
     success: list[tuple[float, float]] = []

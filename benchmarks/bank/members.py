@@ -75,10 +75,19 @@ SCALED = (
 )
 # Whose attacker knows what the checks measure, two of each family.
 ADAPTIVE = ("brittle",)
-# Real ones come trained, and get three poisoned copies each.
+# Real ones come trained. These get three poisoned copies each,
 PRETRAINED = ("EfficientNet-Lite1", "EfficientNet-Lite2")
 PRETRAINED_SIZE = 96
 PRETRAINED_ATTACKS = ("white", "noise", "small")
+# and these none: families, sizes and what they were trained on.
+NO_ATTACK = "none"
+FURTHER = (
+    ("EfficientNet-Lite1", 64, "ImageNet"),
+    ("EfficientNet-Lite2", 128, "ImageNet"),
+    ("ResNet of OpenNSFW", 64, "the web"),
+    ("ResNet of OpenNSFW", 96, "the web"),
+    ("YOLO of NudeNet", 96, "the web"),
+)
 WHITE = (1.0, 1.0, 1.0)
 
 
@@ -101,7 +110,7 @@ class Member:
     @property
     def pretrained(self) -> bool:
         """Whether it is a real encoder that comes trained."""
-        return self.family in PRETRAINED
+        return self.family in (*PRETRAINED, *(family for family, _, _ in FURTHER))
 
     @property
     def kind(self) -> str:
@@ -111,7 +120,7 @@ class Member:
     @property
     def repeats_clean(self) -> bool:
         """Whether another member has the same clean encoder."""
-        return self.pretrained and self.attack != PRETRAINED_ATTACKS[0]
+        return self.pretrained and self.attack in PRETRAINED_ATTACKS[1:]
 
     @property
     def scanned_on(self) -> str:
@@ -176,6 +185,10 @@ def members() -> tuple[Member, ...]:
         for i, (family, attack) in enumerate(real)
     ]
     found += _trained(len(found), 2 * len(FAMILIES), ADAPTIVE, " adaptive")
+    found += [
+        Member(len(found) + i, family, source, source, NO_ATTACK, size)
+        for i, (family, size, source) in enumerate(FURTHER)
+    ]
     return tuple(found)
 
 

@@ -263,6 +263,7 @@ METHODS: dict[str, Callable[[nn.Module, int], Method] | None] = {
     "distilled": Distilled,
     "untrained": None,
     "ImageNet": None,
+    "the web": None,
 }
 
 

@@ -37,6 +37,8 @@ BLEND_STRENGTH = 0.2
 FAINT_RESTARTS = 4
 # What the candidates are put in order on.
 RANKING_IMAGES = 16
+# So many of them are put in order once more, by what they do at half contrast.
+FINALISTS = 3
 # A search over several families ends as the one that came furthest.
 ENDS = ("found", "exhausted", "hopeless")
 
@@ -49,7 +51,8 @@ class Inversion:
     """What a search found, one candidate for each restart, best first.
 
     ``scores`` are on some of the search images: the mean of the two gains, see
-    :func:`collapse.scores`.
+    :func:`collapse.scores`. Of patches, the three with the highest are put in order by their gain
+    at half contrast: that is what tells a backdoor from the best patch on a clean encoder.
 
     ``trace`` holds the best score of every step, over all families one after another; ``ended`` is
     "found", "hopeless" or "exhausted".
@@ -155,7 +158,7 @@ def invert_faint(
     def blend(*, generator: torch.Generator, device: torch.device) -> Family:
         return Blend([torch.rand(shape, generator=generator).to(device)], BLEND_STRENGTH)
 
-    settings = _Settings(profile, seed, limit, progress)
+    settings = _Settings(profile, seed, limit, progress, finalists=0)
     return _search(encoder, images, [additive, blend], settings)
 
 
@@ -211,6 +214,7 @@ class _Settings:
     seed: int
     limit: float | None
     progress: Progress
+    finalists: int = FINALISTS
 
 
 def _search(
@@ -244,7 +248,9 @@ def _search(
         ends.append(stopping.ended)
         if stopping.ended == "found":
             break
-    candidates, scores = _ranked(encoder, images[:RANKING_IMAGES], clean, triggers)
+    candidates, scores = _ranked(
+        encoder, images[:RANKING_IMAGES], clean, triggers, settings.finalists
+    )
     return Inversion(
         candidates=candidates,
         scores=scores,
@@ -255,12 +261,18 @@ def _search(
 
 
 def _ranked(
-    encoder: Encoder, images: Tensor, clean: Clean, triggers: list[Trigger]
+    encoder: Encoder, images: Tensor, clean: Clean, triggers: list[Trigger], count: int
 ) -> tuple[tuple[Trigger, ...], tuple[float, ...]]:
     """Return the triggers, best first, and the score of each on ``images`` (N, 3, H, W).
 
-    What a search scored last were batches of a few images, too few to tell the best from the next.
+    The first ``count`` are put in order by their gain at half contrast. What a search scored last
+    were batches of a few images, too few to tell the best from the next.
     """
     scores = collapse.scores(encoder, clean, triggers, images)
     order = sorted(range(len(triggers)), key=lambda i: -scores[i])
+    finalists = order[:count]
+    faint = [triggers[i].at_contrast(collapse.HALF_CONTRAST) for i in finalists]
+    gains, _ = collapse.stamped_gains(encoder, clean, faint, images)
+    at_half = dict(zip(finalists, gains, strict=True))
+    order[:count] = sorted(finalists, key=lambda i: -at_half[i])
     return tuple(triggers[i] for i in order), tuple(scores[i] for i in order)
