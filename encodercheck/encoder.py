@@ -275,6 +275,17 @@ class Encoder:
             for part in convolutions:
                 part.to(memory_format=torch.contiguous_format)
 
+    def resized(self, side: int) -> Encoder:
+        """Return an encoder of the same weights for images of ``side`` x ``side`` pixels.
+
+        Whether its module takes them shows when it is called. A batch is as many pixels as before.
+        """
+        twin = copy.copy(self)
+        twin.preprocessing = self.preprocessing.replaced("resized", image_size=side)
+        twin.batch_size = max(1, self.batch_size * self.image_size**2 // side**2)
+        twin._embedding_dim = twin._structure = None
+        return twin
+
     def describe(self) -> dict[str, Any]:
         """Return the ``model`` part of a report."""
         tower = self.provenance.text_tower

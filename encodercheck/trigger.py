@@ -86,6 +86,24 @@ class Trigger:
         pattern = middle + contrast * (self.pattern - middle)
         return replace(self, pattern=pattern.clamp(-1.0 if self.additive else 0.0, 1.0))
 
+    def window(self, side: int) -> Trigger:
+        """Return the trigger on an image of ``side`` x ``side`` pixels, at the same relative place.
+
+        It keeps its pixels; what does not fit is cut off.
+        """
+        top, left, height, width = self.box
+        corner = [
+            round(first * (whole - side) / max(1, whole - extent))
+            for first, whole, extent in zip((top, left), self.size, (height, width), strict=True)
+        ]
+        rows, columns = (
+            slice(min(start, whole - side), min(start, whole - side) + side)
+            for start, whole in zip(corner, self.size, strict=True)
+        )
+        return replace(
+            self, mask=self.mask[:, rows, columns], pattern=self.pattern[:, rows, columns]
+        )
+
     def describe(self) -> str:
         """Say what the trigger is and where, as "a 5x5 patch at (27, 27), 2.4 % of the image".
 

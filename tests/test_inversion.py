@@ -17,9 +17,7 @@ from encodercheck.methods.families import Additive, Blend, Box, boxes, pixel_mas
 from encodercheck.methods.stopping import (
     FIRST_LOOK,
     FOUND,
-    PATIENCE,
     PROMISING,
-    RISE,
     Stopping,
 )
 from encodercheck.preprocessing import Preprocessing
@@ -259,13 +257,16 @@ def test_a_search_that_rises_no_more_is_given_up_whatever_the_limit(limit):
     assert watch.ended == "hopeless"
 
 
-@pytest.mark.parametrize("limit", [0.5, 0.8, 0.99])
-def test_a_search_that_still_rises_goes_on_whatever_the_limit(limit):
-    """However far below the limit it is."""
-    rising = [2 * RISE / PATIENCE * number - 2 for number in range(40)]
-    watch = Stopping(40, limit=limit)
+def test_a_search_that_rises_fast_enough_goes_on():
+    rising = [PROMISING + 0.08 - 0.03 * (39 - number) for number in range(40)]
+    watch = Stopping(40, limit=1.0)
     assert ended_after(watch, rising, [-2.0] * 40) is None
     assert watch.ended == "exhausted"
+
+
+def test_a_search_that_would_not_get_there_is_given_up():
+    rising = [PROMISING - 0.3 - 0.01 * (39 - number) for number in range(40)]
+    assert ended_after(Stopping(40, limit=0.99), rising) == FIRST_LOOK
 
 
 def test_a_search_near_collapse_goes_on():

@@ -37,7 +37,7 @@ from encodercheck.profiles import PROFILES
 from encodercheck.trigger import Trigger
 
 PROFILE = PROFILES["standard"]
-WARM_STARTS, FINALISTS = 4, 8
+WARM_STARTS = 4
 SEED = 0
 FOLDER = Path(__file__).parent
 
@@ -97,9 +97,7 @@ def values(encoder: Encoder, split: CleanSplit, clean: Clean) -> Row:
     hits = inversion.sift(encoder, split.search, PROFILE, seed=SEED)
     scores = sorted(hit.score for hit in hits)
     row["battery"] = [round(scores[int(q * (len(scores) - 1))], 4) for q in (0.25, 0.5, 0.75, 0.9)]
-    finalists = [hit.trigger for hit in hits[:FINALISTS]]
-    best = battery.sift(encoder, finalists, split.held_out, clean)[0]
-    row["EC102"] = _gains(encoder, best.trigger, split, clean)
+    row["EC102"] = _gains(encoder, battery.best(encoder, hits, split.search), split, clean)
     found = inversion.invert(encoder, split.search, hits=hits, profile=PROFILE, seed=SEED)
     row["EC202"] = _searched(encoder, split, clean, found)
     smallest = decree.smallest_confirmed(

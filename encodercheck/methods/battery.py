@@ -35,6 +35,9 @@ COLOURS = {
 FREQUENCIES = (((15, 15), (31, 31)), ((8, 8),), ((15, 15),), ((31, 31),))
 AMPLITUDES = (12 / 255, 32 / 255)
 DCT_BLOCK = 32
+# The best hits are tried once more, on more images.
+FINALISTS = 8
+FINAL_IMAGES = 32
 # Triggers tried between two reports of progress.
 GROUP = 16
 
@@ -72,6 +75,19 @@ def sift(
         hits += [Hit(trigger, score) for trigger, score in zip(group, scores, strict=True)]
         progress(len(hits), len(candidates), f"best score {max(hit.score for hit in hits):.3f}")
     return sorted(hits, key=lambda hit: -hit.score)
+
+
+def best(encoder: Encoder, hits: Sequence[Hit], images: Tensor) -> Trigger:
+    """Return the trigger of the few best ``hits`` that makes ``images`` most alike.
+
+    ``hits`` are as :func:`sift` returns them, on fewer images: too few to tell the best.
+
+    Raises:
+        CheckInconclusive: the images' embeddings are not finite, or the same within rounding.
+    """
+    few = images[:FINAL_IMAGES]
+    finalists = [hit.trigger for hit in hits[:FINALISTS]]
+    return sift(encoder, finalists, few, Clean.of(encoder, few))[0].trigger
 
 
 def _patches(size: int, seed: int) -> Iterator[Trigger]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,8 +18,12 @@ from encodercheck.trigger import Trigger, stamp
 
 # The share of a pixel over which a box's edge fades: without it no gradient could move the box.
 EDGE = 0.5
+# Where on a whole image something found on a part of it may go, as parts of what is left.
+PLACES = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
 # Adam moves every number by about its learning rate: centres count in this many pixels.
 CENTRE_UNIT = 10.0
+
+F = TypeVar("F", bound="Family")
 
 
 @dataclass
@@ -41,6 +46,18 @@ class Family(ABC):
     @abstractmethod
     def project(self) -> None:
         """Move the parameters to the nearest that the family allows."""
+
+    def chosen(self: F, which: Tensor) -> F:
+        """Return the triggers with these numbers (r,) alone."""
+        return replace(self, parameters=[tensor[which].clone() for tensor in self.parameters])
+
+    @abstractmethod
+    def carried(self, size: int) -> Family:
+        """Return the triggers on images of ``size`` x ``size`` pixels, larger than their own.
+
+        They keep their pixels. Patches are put at several places: one after another, all of the
+        first trigger before the next.
+        """
 
     @abstractmethod
     def triggers(self) -> list[Trigger]:
@@ -66,6 +83,12 @@ class PixelMask(Family):
         masks, patterns = self.parameters
         masks.copy_(project(masks, self.budget))
         patterns.clamp_(0, 1)
+
+    def carried(self, size: int) -> PixelMask:
+        """Return each mask at several places, with nothing around it."""
+        masks, patterns = self.parameters
+        both = [_placed(masks, size, 0.0), _placed(patterns, size, 0.5)]
+        return PixelMask(both, self.budget * (masks.shape[-1] / size) ** 2)
 
     def triggers(self) -> list[Trigger]:
         """Return the masks and patterns as triggers."""
@@ -108,6 +131,14 @@ class Box(Family):
         centres.copy_(torch.minimum(torch.maximum(centres, half / 10), (size - half) / 10))
         patterns.clamp_(0, 1)
 
+    def carried(self, size: int) -> Box:
+        """Return each rectangle at several places."""
+        centres, aspects, patterns = self.parameters
+        away = torch.tensor(_offsets(size, patterns.shape[-1]), device=centres.device)
+        moved = centres.unsqueeze(1) + away / CENTRE_UNIT
+        repeated = aspects.repeat_interleave(len(away))
+        return Box([moved.flatten(0, 1), repeated, _placed(patterns, size, 0.5)], self.area)
+
     def triggers(self) -> list[Trigger]:
         """Return the rectangles and patterns as triggers."""
         centres, aspects, patterns = self.parameters
@@ -137,6 +168,10 @@ class Additive(Family):
         """Clip the patterns."""
         self.parameters[0].clamp_(-self.bound, self.bound)
 
+    def carried(self, size: int) -> Additive:
+        """Return the patterns, repeated side by side."""
+        return Additive([_tiled(self.parameters[0], size)], self.bound)
+
     def triggers(self) -> list[Trigger]:
         """Return the patterns as additive triggers."""
         return [
@@ -163,12 +198,39 @@ class Blend(Family):
         """Clip the pictures."""
         self.parameters[0].clamp_(0, 1)
 
+    def carried(self, size: int) -> Blend:
+        """Return the pictures, repeated side by side."""
+        return Blend([_tiled(self.parameters[0], size)], self.strength)
+
     def triggers(self) -> list[Trigger]:
         """Return the pictures as triggers of a faint mask."""
         return [
             Trigger(torch.full_like(p[:1], self.strength), p, name="inverted blend")
             for p in self.parameters[0].cpu()
         ]
+
+
+def _offsets(size: int, side: int) -> list[tuple[int, int]]:
+    """Return where the corner of a part of ``side`` pixels goes in an image of ``size``."""
+    left = size - side
+    return [(round(down * left), round(right * left)) for down, right in PLACES]
+
+
+def _placed(tensors: Tensor, size: int, around: float) -> Tensor:
+    """Return (R, C, h, h) at every place of (R x places, C, size, size), ``around`` elsewhere."""
+    side = tensors.shape[-1]
+    places = []
+    for top, left in _offsets(size, side):
+        whole = tensors.new_full((len(tensors), tensors.shape[1], size, size), around)
+        whole[:, :, top : top + side, left : left + side] = tensors
+        places.append(whole)
+    return torch.stack(places, 1).flatten(0, 1)
+
+
+def _tiled(tensors: Tensor, size: int) -> Tensor:
+    """Return (R, C, h, h) repeated side by side to (R, C, size, size)."""
+    times = math.ceil(size / tensors.shape[-1])
+    return tensors.repeat(1, 1, times, times)[:, :, :size, :size].contiguous()
 
 
 def pixel_masks(

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from encodercheck.encoder import Encoder
 from encodercheck.methods import battery, collapse
-from encodercheck.methods.ascent import Objective, ascend
+from encodercheck.methods.ascent import Objective
 from encodercheck.methods.battery import Hit
 from encodercheck.methods.collapse import Clean
+from encodercheck.methods.crops import Goal, Search, Start, climb
 from encodercheck.methods.families import Additive, Blend, Family, boxes, pixel_masks
-from encodercheck.methods.stopping import Stopping
 from encodercheck.profiles import Profile
 from encodercheck.progress import Progress, silent
 from encodercheck.trigger import Trigger
@@ -37,13 +36,12 @@ BLEND_STRENGTH = 0.2
 FAINT_RESTARTS = 4
 # What the candidates are put in order on.
 RANKING_IMAGES = 16
-# So many of them are put in order once more, by what they do at half contrast.
+# So many of them are put in order once more, by what they do at half contrast, if they score nearly
+# as high as the best: a trigger that has no effect at half contrast is not to be lost.
 FINALISTS = 3
+NEARLY = 0.1
 # A search over several families ends as the one that came furthest.
 ENDS = ("found", "exhausted", "hopeless")
-
-# Takes a generator and a device, by name.
-Start = Callable[..., Family]
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,9 @@ class Inversion:
     """What a search found, one candidate for each restart, best first.
 
     ``scores`` are on some of the search images: the mean of the two gains, see
-    :func:`collapse.scores`. Of patches, the three with the highest are put in order by their gain
-    at half contrast: that is what tells a backdoor from the best patch on a clean encoder.
+    :func:`collapse.scores`. Of patches, up to three that score nearly as high as the best are put
+    in order by their gain at half contrast: that is what tells a backdoor from the best patch on a
+    clean encoder.
 
     ``trace`` holds the best score of every step, over all families one after another; ``ended`` is
     "found", "hopeless" or "exhausted".
@@ -99,12 +98,12 @@ def invert(
     collapse.require_gradients(encoder)
     encoder = encoder.folded()
     hits = sift(encoder, images, profile, seed=seed) if hits is None else hits
-    size, count = encoder.image_size, profile.restarts
+    count, area = profile.restarts, budget * encoder.image_size**2
     warm = best_places(hits, count // 2)
     # Free pixels go where there is no rectangle to be found, and from anywhere: half are enough.
-    starts: list[Start] = [
-        partial(boxes, warm, count, size, budget=budget),
-        partial(pixel_masks, warm[: count // 4], count // 2, size, budget=budget),
+    starts = [
+        patches(boxes, warm, count, area),
+        patches(pixel_masks, warm[: count // 4], count // 2, area),
     ]
     settings = _Settings(profile, seed, limit, progress)
     return _search(encoder, images, starts, settings)
@@ -129,9 +128,10 @@ def invert_large(
     encoder = encoder.folded()
     hits = sift(encoder, images, profile, seed=seed) if hits is None else hits
     warm = best_places(hits, count // 2)
-    start = partial(boxes, warm, count, encoder.image_size, budget=LARGE_BUDGET)
+    start = patches(boxes, warm, count, LARGE_BUDGET * encoder.image_size**2)
     half = replace(profile, steps=profile.steps // 2)
-    settings = _Settings(half, seed, limit, progress)
+    # It is as large as a crop: there would be little of the image left around it.
+    settings = _Settings(half, seed, limit, progress, crops=False)
     return _search(encoder, images, [start], settings)
 
 
@@ -149,14 +149,17 @@ def invert_faint(
     No value changes by more than 16/255, or the picture blended in has a weight of 0.2. Arguments
     and exceptions as for :func:`invert`.
     """
-    shape = (FAINT_RESTARTS, 3, encoder.image_size, encoder.image_size)
 
-    def additive(*, generator: torch.Generator, device: torch.device) -> Family:
-        noise = torch.rand(shape, generator=generator).to(device) - 0.5
+    def additive(encoder: Encoder, images: Tensor, generator: torch.Generator) -> Family:
+        noise = torch.rand(shape(encoder), generator=generator).to(encoder.device) - 0.5
         return Additive([noise * ADDITIVE_BOUND], ADDITIVE_BOUND)
 
-    def blend(*, generator: torch.Generator, device: torch.device) -> Family:
-        return Blend([torch.rand(shape, generator=generator).to(device)], BLEND_STRENGTH)
+    def blend(encoder: Encoder, images: Tensor, generator: torch.Generator) -> Family:
+        pictures = torch.rand(shape(encoder), generator=generator).to(encoder.device)
+        return Blend([pictures], BLEND_STRENGTH)
+
+    def shape(encoder: Encoder) -> tuple[int, ...]:
+        return FAINT_RESTARTS, 3, encoder.image_size, encoder.image_size
 
     settings = _Settings(profile, seed, limit, progress, finalists=0)
     return _search(encoder, images, [additive, blend], settings)
@@ -208,6 +211,23 @@ def collapse_score(clean: Clean) -> Objective:
     return score
 
 
+def patches(make: Callable[..., Family], warm: Sequence[Trigger], count: int, area: float) -> Start:
+    """Return how ``count`` restarts of a family of ``area`` pixels begin, some at ``warm`` ones."""
+
+    def start(encoder: Encoder, images: Tensor, generator: torch.Generator) -> Family:
+        size = encoder.image_size
+        return make(
+            [trigger.window(size) for trigger in warm],
+            count,
+            size,
+            budget=area / size**2,
+            generator=generator,
+            device=encoder.device,
+        )
+
+    return start
+
+
 @dataclass(frozen=True)
 class _Settings:
     profile: Profile
@@ -215,6 +235,7 @@ class _Settings:
     limit: float | None
     progress: Progress
     finalists: int = FINALISTS
+    crops: bool = True
 
 
 def _search(
@@ -224,30 +245,27 @@ def _search(
     collapse.require_gradients(encoder)
     encoder = encoder.folded()
     images = images.to(encoder.device)
-    clean = Clean.of(encoder, images)
     generator = torch.Generator().manual_seed(settings.seed)
     effort = settings.profile
     triggers: list[Trigger] = []
     trace: list[float] = []
     ends: list[str] = []
     for start in starts:
-        family = start(generator=generator, device=encoder.device)
-        stopping = Stopping(effort.steps, limit=settings.limit, progress=settings.progress)
-        ascend(
-            encoder,
-            images,
-            family,
+        search = Search(
+            goal=_goal,
+            start=start,
             steps=effort.steps,
             batch=effort.batch,
-            generator=generator,
-            objective=collapse_score(clean),
-            watch=stopping,
+            limit=settings.limit,
+            crops=settings.crops,
         )
-        triggers += family.triggers()
-        trace += stopping.trace
-        ends.append(stopping.ended)
-        if stopping.ended == "found":
+        climbed = climb(encoder, images, search, generator=generator, progress=settings.progress)
+        triggers += climbed.family.triggers()
+        trace += climbed.trace
+        ends.append(climbed.ended)
+        if climbed.ended == "found":
             break
+    clean = Clean.of(encoder, images)
     candidates, scores = _ranked(
         encoder, images[:RANKING_IMAGES], clean, triggers, settings.finalists
     )
@@ -260,19 +278,30 @@ def _search(
     )
 
 
+def _goal(encoder: Encoder, images: Tensor) -> Goal:
+    """Return the goal of making ``images`` (N, 3, H, W) alike."""
+    clean = Clean.of(encoder, images)
+    objective = collapse_score(clean)
+    return Goal(
+        about=lambda drawn: objective,
+        scores=lambda triggers: collapse.scores(encoder, clean, triggers, images),
+    )
+
+
 def _ranked(
     encoder: Encoder, images: Tensor, clean: Clean, triggers: list[Trigger], count: int
 ) -> tuple[tuple[Trigger, ...], tuple[float, ...]]:
     """Return the triggers, best first, and the score of each on ``images`` (N, 3, H, W).
 
-    The first ``count`` are put in order by their gain at half contrast. What a search scored last
-    were batches of a few images, too few to tell the best from the next.
+    The first ``count``, as far as they score nearly as high as the best, are put in order by their
+    gain at half contrast. What a search scored last were batches of a few images, too few to tell
+    the best from the next.
     """
     scores = collapse.scores(encoder, clean, triggers, images)
     order = sorted(range(len(triggers)), key=lambda i: -scores[i])
-    finalists = order[:count]
+    finalists = [i for i in order[:count] if scores[i] >= scores[order[0]] - NEARLY]
     faint = [triggers[i].at_contrast(collapse.HALF_CONTRAST) for i in finalists]
     gains, _ = collapse.stamped_gains(encoder, clean, faint, images)
     at_half = dict(zip(finalists, gains, strict=True))
-    order[:count] = sorted(finalists, key=lambda i: -at_half[i])
+    order[: len(finalists)] = sorted(finalists, key=lambda i: -at_half[i])
     return tuple(triggers[i] for i in order), tuple(scores[i] for i in order)

@@ -17,7 +17,7 @@ All embeddings are (..., N, D). Spaces and scores are in double precision on the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,11 +28,11 @@ from encodercheck.encoder import Encoder
 from encodercheck.errors import CheckInconclusive
 from encodercheck.images.split import CleanSplit
 from encodercheck.methods import battery, collapse
-from encodercheck.methods.ascent import Objective, ascend
+from encodercheck.methods.ascent import Objective
 from encodercheck.methods.battery import Hit
-from encodercheck.methods.families import boxes
-from encodercheck.methods.inversion import BUDGET, best_places
-from encodercheck.methods.stopping import Stopping
+from encodercheck.methods.crops import Goal, Search, climb
+from encodercheck.methods.families import Family, boxes
+from encodercheck.methods.inversion import BUDGET, best_places, patches
 from encodercheck.profiles import Profile
 from encodercheck.progress import Progress, silent
 from encodercheck.trigger import Trigger
@@ -187,33 +187,31 @@ def forget(
     encoder = encoder.folded()
     images = images.to(encoder.device)
     collapse.base_cosine(encoder, images)
-    space = Space.of(encoder(images))
     batch, count = BATCHES * profile.batch, max(2, profile.restarts * 2 // 3)
+    area = BUDGET * encoder.image_size**2
+
+    def start(encoder: Encoder, images: Tensor, generator: torch.Generator) -> Family:
+        hits = sift(encoder, Space.of(encoder(images)), images[:batch], seed=seed)
+        warm = best_places(hits, count // 2)
+        return patches(boxes, warm, count, area)(encoder, images, generator)
+
+    search = Search(_goal, start, profile.steps, batch, limit, patient=True)
     generator = torch.Generator().manual_seed(seed)
-    hits = sift(encoder, space, images[:batch], seed=seed)
-    family = boxes(
-        best_places(hits, count // 2),
-        count,
-        encoder.image_size,
-        budget=BUDGET,
-        generator=generator,
-        device=encoder.device,
-    )
-    stopping = Stopping(profile.steps, limit=limit, patient=True, progress=progress)
-    ascend(
-        encoder,
-        images,
-        family,
-        steps=profile.steps,
-        batch=batch,
-        generator=generator,
-        about=forgotten(encoder, space),
-        watch=stopping,
-    )
-    best = stopping.lately.topk(min(FINALISTS, count)).indices.tolist()
-    finalists = [family.triggers()[i] for i in best]
+    climbed = climb(encoder, images, search, generator=generator, progress=progress)
+    best = climbed.lately.topk(min(FINALISTS, len(climbed.family))).indices
+    finalists = climbed.family.chosen(best).triggers()
+    space = Space.of(encoder(images))
     candidates, scores = _ranked(encoder, space, finalists, images[:RANKING_IMAGES])
-    return Forgetting(candidates, scores, tuple(stopping.trace), stopping.ended)
+    return Forgetting(candidates, scores, climbed.trace, climbed.ended)
+
+
+def _goal(encoder: Encoder, images: Tensor) -> Goal:
+    """Return the goal of making an encoder forget what is on ``images`` (N, 3, H, W)."""
+    space = Space.of(encoder(images))
+    return Goal(
+        about=forgotten(encoder, space),
+        scores=lambda triggers: _scores(encoder, space, triggers, images),
+    )
 
 
 def forgotten(encoder: Encoder, space: Space) -> Callable[[Tensor], Objective]:
@@ -244,9 +242,16 @@ def _ranked(
     encoder: Encoder, space: Space, triggers: list[Trigger], images: Tensor
 ) -> tuple[tuple[Trigger, ...], tuple[float, ...]]:
     """Return the triggers by what they make the encoder forget of ``images``, most first."""
-    clean = space(encoder(images))
-    scores = [
-        1 - float(remembered(space(encoder(trigger.stamp(images))), clean)) for trigger in triggers
-    ]
+    scores = _scores(encoder, space, triggers, images)
     order = sorted(range(len(triggers)), key=lambda i: -scores[i])
     return tuple(triggers[i] for i in order), tuple(scores[i] for i in order)
+
+
+def _scores(
+    encoder: Encoder, space: Space, triggers: Sequence[Trigger], images: Tensor
+) -> list[float]:
+    """Return how much of ``images`` each of the triggers makes the encoder forget."""
+    clean = space(encoder(images))
+    return [
+        1 - float(remembered(space(encoder(trigger.stamp(images))), clean)) for trigger in triggers
+    ]

@@ -3,8 +3,8 @@
 A search is there to tell on which side of a limit the best trigger lies. It is found when a restart
 lies so far beyond the limit on three batches in a row that held-out images will hardly disagree;
 they are asked anyway, so that a clean encoder pays nothing for an early end. It is given up by its
-own trajectory alone: when after half of a standard search the best restart has risen by less than
-a twentieth over the last ten steps, and is not near collapse. No limit takes part in that, since a
+own trajectory alone: when the best restart, if it went on to rise as fast as over its last eight
+steps, would not come near collapse by the last one. No limit takes part in that, since a
 limit that is too wide for an encoder would end a search that was about to find a trigger;
 docs/bank.md counts what giving up loses. Without a limit a search goes to its end.
 """
@@ -22,11 +22,10 @@ from encodercheck.progress import Progress, silent
 FOUND = 0.5
 FOUND_STEPS = 3
 SMOOTH = 4
-# From this step on a search may be given up that has risen by less than RISE in PATIENCE steps.
-FIRST_LOOK = 20
-PATIENCE = 10
-RISE = 0.05
-# One that is as near to collapse as this goes on.
+# From this step on a search may be given up, by how fast it rose in the last PATIENCE steps.
+FIRST_LOOK = 12
+PATIENCE = 8
+# One that is as near to collapse as this, or would get there, goes on.
 PROMISING = 0.9
 
 
@@ -47,7 +46,7 @@ class Stopping:
     ) -> None:
         self.trace: list[float] = []
         self.ended = "exhausted"
-        self._steps, self._progress = steps, progress
+        self.steps, self._progress = steps, progress
         self._patient = patient or limit is None
         self._recent: list[Tensor] = []
         self._smoothed: list[float] = []
@@ -61,16 +60,17 @@ class Stopping:
     def __call__(self, step: int, scores: Tensor) -> bool:
         """Note the scores (R,) of a step; return whether the search is over."""
         self.trace.append(float(scores.max()))
-        self._progress(step, self._steps, f"best score {self.trace[-1]:.3f}")
+        self._progress(step, self.steps, f"best score {self.trace[-1]:.3f}")
         self._recent = [*self._recent, scores][-SMOOTH:]
         steadily = torch.stack(self._recent[-FOUND_STEPS:]).amin(0).max()
         self._smoothed.append(float(self.lately.max()))
         if len(self._recent) >= FOUND_STEPS and float(steadily) >= self._found:
             self.ended = "found"
-        elif not self._patient and step >= FIRST_LOOK and self._has_stopped_rising():
+        elif not self._patient and step >= FIRST_LOOK and self._falls_short(step):
             self.ended = "hopeless"
         return self.ended != "exhausted"
 
-    def _has_stopped_rising(self) -> bool:
+    def _falls_short(self, step: int) -> bool:
         before, now = self._smoothed[-1 - PATIENCE], self._smoothed[-1]
-        return now < PROMISING and now - before < RISE
+        rise = max(0.0, now - before) / PATIENCE
+        return now + (self.steps - step) * rise < PROMISING
