@@ -13,7 +13,7 @@ class Profile:
     scored on; no image is ever both. ``restarts``, ``steps`` and ``batch``, the images of a step,
     are those of budget inversion; ``decree_steps`` are the minimal-mask search's;
     ``battery_images`` are what the battery is sifted on, ``decoder_images`` what a decoder learns
-    from.
+    from. ``informs`` tells whether what can decide nothing is measured for information.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Profile:
     decree_steps: int
     battery_images: int
     decoder_images: int
+    informs: bool = True
 
 
 PROFILES = {
@@ -40,6 +41,7 @@ PROFILES = {
             decree_steps=40,
             battery_images=4,
             decoder_images=1000,
+            informs=False,
         ),
         Profile(
             "standard",

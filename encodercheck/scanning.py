@@ -29,6 +29,7 @@ from encodercheck.memory import used_with
 from encodercheck.nulls import Nulls
 from encodercheck.profiles import PROFILES
 from encodercheck.report import Finding, Outcome, Report
+from encodercheck.resuming import Unfinished
 from encodercheck.suspicion import Suspicion
 from encodercheck.weights import rivals
 from encodercheck.weights.header import quoted
@@ -329,8 +330,11 @@ def run(
     rules: Rules = NO_RULES,
     listener: Listener | None = None,
     started: float | None = None,
+    earlier: Unfinished | None = None,
 ) -> Report:
     """Run the suite on what :func:`prepare` returned, by ``rules``.
+
+    What a scan found ``earlier`` that was interrupted stands, and its checks do not run again.
 
     A model that is to be read otherwise than its own file claims is scanned in both ways, and of
     each check the worse outcome is reported.
@@ -340,8 +344,10 @@ def run(
     """
     started = time.monotonic() if started is None else started
     heard = Heard(listener or SilentListener())
+    earlier = earlier or Unfinished()
+    state.traits = state.traits or earlier.traits
     try:
-        findings, suspicions = _found(state, heard, checks, keyword, rules)
+        findings, suspicions = _found(state, heard, checks, keyword, rules, earlier.findings)
     except KeyboardInterrupt:
         told = _report(state, heard.findings(INTERRUPTED), [], strict, rules, started)
         raise ScanInterrupted(told) from None
@@ -354,10 +360,11 @@ def _found(
     checks: Sequence[str | Path],
     keyword: str | None,
     rules: Rules,
+    known: Sequence[Finding],
 ) -> tuple[list[Finding], list[Suspicion | None]]:
     """Run the suite on every reading of the model; return the worse findings."""
     run_on = partial(run_suite, paths=suite(checks), keyword=keyword, rules=rules)
-    findings = run_on(state, listener=heard)
+    findings = run_on(state, listener=heard, known=known)
     suspicions = [_suspicion(state, findings)]
     ended = rules.fail_fast and any(f.outcome is Outcome.FAILED and f.counts for f in findings)
     if state.second is not None and not ended:

@@ -205,6 +205,10 @@ FailOn = Annotated[
         help="The least severity whose failures count (default: all do).",
     ),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on where a scan with these options was interrupted."),
+]
 FailFast = Annotated[
     bool,
     typer.Option(

@@ -18,6 +18,7 @@ from encodercheck.cli import completion, configured, formats, options, zoo_optio
 from encodercheck.cli.ending import say
 from encodercheck.cli.formats import Outputs
 from encodercheck.cli.output import console, require_writable_folder
+from encodercheck.cli.resumable import Resumable
 from encodercheck.cli.scan_many import named, scan_many
 from encodercheck.cli.supervising import tell_outputs
 from encodercheck.cli.zoo_options import Many
@@ -78,6 +79,7 @@ def command(
     baseline: options.Baseline = None,
     listed: zoo_options.Listed = None,
     out: zoo_options.Out = None,
+    resume: options.Resume = False,
     no_cache: zoo_options.NoCache = False,
     shard: zoo_options.Shard = None,
     jobs: zoo_options.Jobs = None,
@@ -121,6 +123,8 @@ def command(
     _require_known(rules, checks or [])
     many = Many(out, no_cache, shard, jobs, timeout, cluster, cpus_per_model, gpus_per_model)
     if many.asked or (names is not None and len(names) > 1):
+        if resume:
+            raise ConfigError("--resume is for one model; with --out results are kept as they come")
         raise typer.Exit(
             _scan_many(
                 names,
@@ -145,6 +149,7 @@ def command(
             max_memory=max_memory,
             rules=rules,
             baseline=earlier,
+            resume=resume,
             **scanned,
         )
     outputs.write([report])
@@ -241,6 +246,8 @@ def _scan_one(
     strict: bool,
     rules: Rules,
     baseline: Baseline | None,
+    resume: bool,
+    max_memory: int | None,
     **options: Any,
 ) -> Report:
     """Load, show the header, run the suite, show the verdict."""
@@ -251,19 +258,31 @@ def _scan_one(
         from encodercheck import scanning
         from encodercheck.cli.live import Building, header, listening
     with Building(screen, model or "") as building:
-        state = scanning.prepare(model, building=building, **options)
+        place = options.pop("artifacts")
+        state = scanning.prepare(
+            model, building=building, artifacts=place, max_memory=max_memory, **options
+        )
     screen.print(header(state, rules))
     screen.print()
-    with listening(screen) as listener:
-        report = scanning.run(
-            state,
-            checks=checks,
-            keyword=keyword,
-            strict=strict,
-            rules=rules,
-            listener=listener,
-            started=started,
-        )
+    kept = Resumable(model, checks, keyword, rules, options, state)
+    earlier = kept.take() if resume else None
+    try:
+        with listening(screen) as listener:
+            report = scanning.run(
+                state,
+                checks=checks,
+                keyword=keyword,
+                strict=strict,
+                rules=rules,
+                listener=listener,
+                started=started,
+                earlier=earlier,
+            )
+    except scanning.ScanInterrupted as error:
+        kept.keep(error.report)
+        raise
+    if earlier is not None:
+        kept.drop()
     if baseline is not None:
         report = replace(report, baseline=baseline.compare(report))
     _conclude(screen, report, rules)

@@ -177,7 +177,7 @@ def compare(request: pytest.FixtureRequest, null: FindNull, measure: Measure) ->
     def against_clean(name: str, value: SupportsFloat, *, scale: str = "gain") -> bool:
         number = float(value)
         clean = null(name, scale=scale)
-        if not (clean.own or clean.fixed is not None or SCALES[scale].carries):
+        if not clean.judges:
             # Encoders of other kinds say nothing of it: for information only.
             return measure(name, number)
         exhibiting.comparison(record, name, number, clean)
@@ -232,10 +232,11 @@ def compare_collapse(
         measure("stamped_cosine", under.cosine)
         measure("unstamped_cosine", under.base)
         if search is not None:
-            seed = scan.state.seed
-            mean, most = evidence.same_size(encoder, unseen, clean, trigger, seed=seed)
             measure("elsewhere", evidence.elsewhere(search))
             measure("middle", evidence.middle(search))
+        if search is not None and scan.state.profile.informs:
+            seed = scan.state.seed
+            mean, most = evidence.same_size(encoder, unseen, clean, trigger, seed=seed)
             measure("random_mean", mean)
             measure("random_max", most)
         if joint:

@@ -49,6 +49,13 @@ class Measure:
         self._record.measurements += measured
         return all(measurement.outcome is Outcome.PASSED for measurement in measured)
 
+    def say(self, sentence: str) -> None:
+        """Set the message of the finding, where the values alone do not tell what there is to know.
+
+        A witness has a sentence of its own, which takes its place.
+        """
+        self._record.sentence = sentence
+
     def _limit(self, name: str, side: Direction, written: float, sides: int) -> float:
         """Return the configured limit where there is one, else the one written in the check."""
         whole = self._record.info.id

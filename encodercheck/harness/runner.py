@@ -30,14 +30,15 @@ def run_suite(
     only: Collection[str] | None = None,
     listener: Listener = SILENT,
     rules: Rules = NO_RULES,
+    known: Sequence[Finding] = (),
 ) -> list[Finding]:
     """Run the checks in ``paths`` and return one finding for each, in order.
 
     Every file is collected before the first check runs. ``keyword`` selects as pytest's ``-k``
     does, by check ids too; of what it leaves ``only`` these ids are run, and of these what
     ``rules`` let run; where they end a scan at the first failure, the checks that are left are
-    inconclusive. A finding's outcome is decided by what the check raised and measured;
-    pytest's exit status has no say in it.
+    inconclusive. Checks that have a finding among those ``known`` are not run again. A finding's
+    outcome is decided by what the check raised and measured; pytest's exit status has no say in it.
 
     Raises:
         ConfigError: a path, a check file, ``keyword`` or a rule is unusable, or nothing is to be
@@ -50,13 +51,32 @@ def run_suite(
     suite = ruled(collect(paths, keyword), rules)
     if only is not None:
         suite = [part.reduced(only) for part in suite]
-    listener.collected([info for part in suite for info in part.infos])
+    infos = [info for part in suite for info in part.infos]
+    listener.collected(infos)
     verdict = Verdict(rules, state.encoder.provenance.sha256)
-    findings = [finding for part in suite for finding in _run(part, scan, verdict)]
+    standing = _standing(infos, known, verdict)
+    for finding in standing:
+        listener.finished(finding)
+    left = {info.id for info in infos} - {finding.id for finding in standing}
+    ran = [finding for part in suite for finding in _run(part.reduced(left), scan, verdict)]
+    order = [info.id for info in infos]
+    findings = sorted([*standing, *ran], key=lambda f: order.index(f.id)) if standing else ran
     for error in rules.unused_limits(findings):
         listener.finished(error)
         findings.append(error)
     return findings
+
+
+def _standing(
+    infos: Sequence[CheckInfo], known: Sequence[Finding], verdict: Verdict
+) -> list[Finding]:
+    """Return what is known of these checks already, judged anew: rules may have changed."""
+    found = {finding.id: finding for finding in known}
+    return [
+        verdict.judge(replace(found[info.id], severity=info.severity, waiver=None, minor=False))
+        for info in infos
+        if info.id in found
+    ]
 
 
 def list_checks(paths: Sequence[Path]) -> list[CheckInfo]:

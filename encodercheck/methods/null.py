@@ -155,6 +155,11 @@ class Null:
         return others and self.fixed is None and not SCALES[self.scale].carries
 
     @property
+    def judges(self) -> bool:
+        """Whether a value is held against these encoders at all, and not for information alone."""
+        return self.own or self.fixed is not None or SCALES[self.scale].carries
+
+    @property
     def decisive(self) -> bool:
         """Whether a value can fail: clean encoders may reach the most suspicious value there is."""
         if self.fixed is not None or not self.required:
