@@ -6,7 +6,7 @@ import torch
 from encodercheck.methods import integrity
 
 
-@pytest.mark.check("EC001", severity="high", cost=0)
+@pytest.mark.check("EC001", severity="high", cost=0.1)
 def check_integrity(encoder, images, measure):
     """Weights and embeddings are finite, repeatable, and independent of the batch."""
     measure("non_finite_weights", integrity.non_finite_weights(encoder), at_most=0)

@@ -8,7 +8,7 @@ from encodercheck.methods.shrink import shrink
 WARM_STARTS = 4
 
 
-@pytest.mark.check("EC201", severity="critical", cost=5, catches=["badencoder", "badencoder-multi"])
+@pytest.mark.check("EC201", severity="critical", cost=3, catches=["badencoder", "badencoder-multi"])
 def check_decree(
     encoder, clean_split, inversion, clean, measure, compare, artifacts, progress, profile, seed
 ):

@@ -6,7 +6,7 @@ from encodercheck.methods.inversion import invert_faint
 from encodercheck.methods.shrink import shrink
 
 
-@pytest.mark.check("EC203", severity="critical", cost=4, catches=["blended", "wave", "invisible"])
+@pytest.mark.check("EC203", severity="critical", cost=2.5, catches=["blended", "wave", "invisible"])
 def check_faint(encoder, clean_split, compare_collapse, null, artifacts, progress, profile, seed):
     """The best faint change of all pixels collapses images no more than in clean encoders."""
     found = invert_faint(

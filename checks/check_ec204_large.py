@@ -6,7 +6,7 @@ from encodercheck.methods.inversion import invert_large
 from encodercheck.methods.shrink import shrink
 
 
-@pytest.mark.check("EC204", severity="critical", cost=2, catches=["badencoder*"])
+@pytest.mark.check("EC204", severity="critical", cost=2.1, catches=["badencoder*"])
 def check_large(
     encoder, clean_split, battery_hits, compare_collapse, null, artifacts, progress, profile, seed
 ):

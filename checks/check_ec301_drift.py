@@ -5,7 +5,7 @@ import pytest
 from encodercheck.methods.drift import worst_drift
 
 
-@pytest.mark.check("EC301", severity="high", cost=6, catches=["badencoder", "badencoder-multi"])
+@pytest.mark.check("EC301", severity="high", cost=5, catches=["badencoder", "badencoder-multi"])
 def check_reconstruction_drift(request, clean, clean_split, measure, null, compare, profile, seed):
     """Found triggers spoil the reconstruction of the rest no more than in clean encoders."""
     known = null("excess_drift", scale="shift")
