@@ -14,8 +14,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from benchmarks import reference, zoo
+from benchmarks.inside import inside
 from encodercheck import load
 from encodercheck.cache import atomic_write_text
 from encodercheck.encoder import Encoder
@@ -117,31 +117,6 @@ def compare(member: zoo.Member, limit_seconds: float) -> dict[str, Any]:
     }
     print(json.dumps(row), flush=True)
     return row
-
-
-@contextmanager
-def inside() -> Iterator[list[float]]:
-    """Count the seconds spent in forward passes of any encoder and in backward passes."""
-    spent = [0.0]
-    forward, backward = Encoder._forward, torch.autograd.grad
-
-    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return function(*arguments, **options)
-            finally:
-                spent[0] += time.perf_counter() - started
-
-        return call
-
-    Encoder._forward = timed(forward)  # type: ignore[method-assign]
-    torch.autograd.grad = timed(backward)
-    try:
-        yield spent
-    finally:
-        Encoder._forward = forward  # type: ignore[method-assign]
-        torch.autograd.grad = backward
 
 
 def curve() -> Iterator[dict[str, Any]]:
