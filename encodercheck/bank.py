@@ -19,14 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from encodercheck.bounded import read_json
 from encodercheck.cache import atomic_write_text
-from encodercheck.errors import ConfigError
 from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null
 from encodercheck.methods.prediction import Floats, Ridge, features, interval, left_out
 from encodercheck.methods.tails import Tail
+from encodercheck.saved import read_saved
 from encodercheck.suspicion import Suspicion
-from encodercheck.weights.header import located, os_reason, quoted
 
 SCHEMA = "encodercheck.bank/1"
 SHIPPED = Path(__file__).with_name("bank.json")
@@ -75,17 +73,14 @@ class Bank:
         Raises:
             ConfigError: the file is missing, too large, damaged, or no bank.
         """
-        try:
-            return _bank(read_json(Path(path), MOST_BYTES, parsing=MOST_PARSING))
-        except OSError as error:
-            raise ConfigError(
-                f"{located(path)}: cannot be read ({os_reason(error)}); reinstall encodercheck"
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{located(path)}: no usable reference bank ({quoted(error, limit=200)}); "
-                "reinstall encodercheck"
-            ) from error
+        return read_saved(
+            path,
+            _bank,
+            what="reference bank",
+            way_out="reinstall encodercheck",
+            most=MOST_BYTES,
+            parsing=MOST_PARSING,
+        )
 
     @staticmethod
     def shipped() -> Bank:

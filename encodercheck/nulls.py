@@ -15,15 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from encodercheck.bounded import read_json
 from encodercheck.cache import atomic_write_text
 from encodercheck.errors import ConfigError
 from encodercheck.methods.null import LEAST_ENCODERS, SCALES, Null
+from encodercheck.saved import read_saved
 from encodercheck.sketch import NUMBERS, Sketch, is_copy
 from encodercheck.weights.header import (
     located,
-    os_reason,
-    quoted,
 )
 
 if TYPE_CHECKING:
@@ -148,17 +146,15 @@ class Nulls:
         Raises:
             ConfigError: the file is missing, too large, damaged, or no null.
         """
-        try:
-            return _nulls(read_json(Path(path), MOST_BYTES, parsing=MOST_PARSING))
-        except OSError as error:
-            raise ConfigError(
-                f"{located(path)}: cannot be read ({os_reason(error)}); name a file that "
-                "`encodercheck calibrate` wrote"
-            ) from error
-        except ValueError as error:
-            raise ConfigError(
-                f"{located(path)}: no usable null ({quoted(error, limit=200)}); {MAKE_ANOTHER}"
-            ) from error
+        return read_saved(
+            path,
+            _nulls,
+            what="null",
+            way_out=MAKE_ANOTHER,
+            missing="name a file that `encodercheck calibrate` wrote",
+            most=MOST_BYTES,
+            parsing=MOST_PARSING,
+        )
 
     @staticmethod
     def shipped() -> Nulls:

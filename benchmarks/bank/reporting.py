@@ -1,15 +1,10 @@
-"""The page about the bank, from its rows alone: error rates on kinds that are left out.
-
-Every row is judged by predictions, deviations and a limit that were made without any encoder of its
-group: its family, its pre-training, or its image source.
-"""
+"""The page about the bank, from its rows alone: error rates on kinds that are left out."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,14 +15,14 @@ import torch
 from benchmarks.bank import trait_attack
 from benchmarks.bank.exam import PROFILE
 from benchmarks.bank.exam import known as exam_results
-from benchmarks.bank.fitting import LEAST_ACCURACY, known, left_out_banks, usable, value
+from benchmarks.bank.fitting import LEAST_ACCURACY, known, usable, value
+from benchmarks.bank.judging import Judged, judge
 from benchmarks.bank.members import ADAPTIVE, COUNT, OTHERS, PATCHES, members
 from benchmarks.bank.sources import CLASSES
-from encodercheck.bank import SUITE_ALPHA, Bank, normal_score
+from encodercheck.bank import SUITE_ALPHA, Bank
 from encodercheck.cache import atomic_write_text
 from encodercheck.intervals import area, share
 from encodercheck.methods.decree import NEAR
-from encodercheck.methods.null import PREDICTED_DOUBT
 from encodercheck.methods.stopping import SMOOTH, Stopping
 
 PAGE = Path(__file__).parents[2] / "docs" / "bank.md"
@@ -42,42 +37,6 @@ MOVES = (0, 0.25, 0.5, 1)
 GROUPS = {"family": "family", "method": "pre-training", "source": "image source"}
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A row with its largest deviation, the value it is of, and the limit of its group.
-
-    A deviation is the normal score of a p-value, see :meth:`Bank.deviations`.
-    """
-
-    row: Row
-    score: float
-    worst: str
-    limit: float
-
-    @property
-    def failed(self) -> bool:
-        """Whether a scan fails."""
-        return self.score > self.limit
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether a scan passes with a check that could not decide."""
-        return not self.failed and self.score > normal_score(PREDICTED_DOUBT)
-
-
-def judge(rows: Sequence[Row], group: str) -> list[Judged]:
-    """Return all rows judged without their own group, which is "family", "method" or "source"."""
-    judged = []
-    for others, own in left_out_banks(rows, group):
-        limit = normal_score(others.alpha)
-        for row in own:
-            values = {key: value(row, key) for key in others.values}
-            scores = others.deviations(values, row["traits"])
-            worst = max(scores, key=lambda key: scores[key])
-            judged.append(Judged(row, scores[worst], worst, limit))
-    return judged
 
 
 def report() -> None:

@@ -12,11 +12,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from encodercheck.bounded import read_json
 from encodercheck.config.rules import sentence
-from encodercheck.errors import ConfigError
 from encodercheck.report import Finding, Measurement, Outcome, Report
-from encodercheck.weights.header import located, os_reason, quoted
+from encodercheck.saved import read_saved
 
 # A report of a hundred models with a hundred checks each is a tenth of it.
 MOST_BYTES = 50_000_000
@@ -184,17 +182,14 @@ def read_reports(path: str | Path) -> tuple[Report, ...]:
     Raises:
         ConfigError: the file is missing, damaged, or no report.
     """
-    try:
-        return _reports(read_json(Path(path), MOST_BYTES, parsing=MOST_PARSING))
-    except OSError as error:
-        raise ConfigError(
-            f"{located(path)}: cannot be read ({os_reason(error)}); {WAY_OUT}"
-        ) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else error
-        raise ConfigError(
-            f"{located(path)}: no usable report ({quoted(reason, limit=200)}); {WAY_OUT}"
-        ) from error
+    return read_saved(
+        path,
+        _reports,
+        what="report",
+        way_out=WAY_OUT,
+        most=MOST_BYTES,
+        parsing=MOST_PARSING,
+    )
 
 
 def between(old: Report, new: Report, path: str, *, tolerance: float = MOVED) -> Difference:
