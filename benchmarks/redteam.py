@@ -26,6 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from benchmarks.further_edits import FURTHER, Edit
+from benchmarks.optimised_scales import optimised
 from encodercheck import fixtures, loading
 from encodercheck.fixtures import downstream
 
@@ -136,6 +137,7 @@ def cases() -> Iterator[tuple[str, Case]]:
         yield f"edit: {known.name}", of_file(known.edit)
     for name, edit in FURTHER.items():
         yield f"further edit: {name}", of_file(edit)
+    yield "optimised channel scales, a known seed", of_file(optimised)
     yield "claim: image size 4096", of_file(test_edits.claimed(image_size=4096))
     yield "check: os._exit(0)", check("import os\n\ndef check_own(encoder):\n    os._exit(0)\n")
     yield "check: os._exit(0) on import", check("import os\n\nos._exit(0)\n")
@@ -183,7 +185,7 @@ def main() -> None:
     words = [word.strip() for word in options.k.split(" or ")]
     passed = []
     if options.measure:
-        for name, edit in FURTHER.items():
+        for name, edit in (FURTHER | {"optimised channel scales": optimised}).items():
             if any(word in name for word in words):
                 with tempfile.TemporaryDirectory() as folder:
                     print(f"{name}: {measured(edit, Path(folder))}", flush=True)
