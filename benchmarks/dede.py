@@ -49,7 +49,7 @@ RATE = 0.03
 # Images to fit to, to set thresholds on for some patches only, and to report on.
 FIT, CALIBRATE, TEST = 4000, 500, 1000
 # What is stamped on images for a clean encoder, which should not mind.
-STRANGERS = {
+OTHER_STAMPS = {
     "white": Patch(26, 26, 5, 0, zoo.WHITE),
     "noise": Patch(None, None, 5, 0),
     "large": Patch(None, None, 16, 0),
@@ -91,7 +91,7 @@ def samples(member: zoo.Member) -> Row:
     """Return how many images are flagged, with and without a trigger, by both scores."""
     built = member.build()
     encoder = load(str(built.path), device="cpu").folded()
-    stamps = {str(i): trigger for i, trigger in enumerate(built.triggers())} or strangers(member)
+    stamps = {str(i): trigger for i, trigger in enumerate(built.triggers())} or other_stamps(member)
     worlds: Row = {}
     row: Row = {"worlds": worlds}
     for world in ("procedural", "clouds"):
@@ -104,9 +104,9 @@ def samples(member: zoo.Member) -> Row:
     return row
 
 
-def strangers(member: zoo.Member) -> dict[str, Trigger]:
+def other_stamps(member: zoo.Member) -> dict[str, Trigger]:
     """Return triggers that no encoder was trained on."""
-    return {name: triggers.trigger(s, seed=900 + member.seed) for name, s in STRANGERS.items()}
+    return {name: triggers.trigger(s, seed=900 + member.seed) for name, s in OTHER_STAMPS.items()}
 
 
 def direction(encoder: Encoder) -> Embed:

@@ -57,7 +57,7 @@ def write(rows: list[Row]) -> None:
         "## Images on clean encoders",
         "",
         "Here nothing should be flagged beyond 3 %: these triggers mean nothing to the encoder.",
-        *(line for world in ("procedural", "clouds") for line in strangers(samples, world)),
+        *(line for world in ("procedural", "clouds") for line in other_stamps(samples, world)),
         "",
         "## A filter before a classifier",
         "",
@@ -144,7 +144,7 @@ def clean(rows: list[Row], world: str) -> list[str]:
     return cells
 
 
-def strangers(samples: list[Row], world: str) -> list[str]:
+def other_stamps(samples: list[Row], world: str) -> list[str]:
     """Return what is flagged on clean encoders, where no trigger means anything."""
     own = [row for row in samples if row["kind"] == "clean"]
     lines = ["", f"Scanned with *{world}* images.", *head("stamp")]

@@ -1,7 +1,7 @@
 """Deliberate defects of the checks, each of which a test has to notice.
 
 The table that ``python -m benchmarks.mutations`` works through: one edit of one file each, what
-whoever scans would suffer from it, and the tests that are to go red.
+the user would suffer from it, and the tests that are to go red.
 """
 
 from __future__ import annotations
@@ -368,7 +368,7 @@ NULLS = (
         ("test_nulls.py::test_the_more_suspicious_the_smaller_the_p_value",),
     ),
     Defect(
-        "strangers-as-own",
+        "others-as-own",
         "An encoder is judged by other architectures as if they were its own.",
         "encodercheck/nulls.py",
         "same = [e for e in known if e.is_built_as(architecture, image_size, structure)]",
@@ -376,7 +376,7 @@ NULLS = (
         ("test_nulls.py::test_encoders_of_the_same_architecture_come_first",),
     ),
     Defect(
-        "strangers-never-doubt",
+        "others-never-doubt",
         "What is unusual among other architectures passes, and nobody is asked for better.",
         "encodercheck/methods/null.py",
         "if self.required and wary and doubtful:",

@@ -50,10 +50,10 @@ places = [find_spec(name).origin for name in ("encodercheck", "encodercheck.chec
     "encodercheck.fixtures")]
 places += [module.__file__ for name, module in list(sys.modules.items())
     if name.partition(".")[0] == "encodercheck"]
-strangers = [place for place in places if not str(place).startswith(site)]
-if strangers:
-    print("not of the copy:", *strangers)
-sys.exit(70 if strangers else status)
+elsewhere = [place for place in places if not str(place).startswith(site)]
+if elsewhere:
+    print("not of the copy:", *elsewhere)
+sys.exit(70 if elsewhere else status)
 """
 # What would choose other tests, plugins or code.
 LEAKING = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTHONPATH")

@@ -24,7 +24,7 @@ from encodercheck.witness import PICTURE_NAME
 
 DOCS = Path(__file__).parents[1] / "docs"
 MODEL = "fixture:badencoder"
-# Fonts from the web would be fetched by whoever looks at the picture.
+# Fonts from the web would be fetched by every viewer.
 WEB_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 

@@ -2,7 +2,7 @@
 
 Feng et al., *Detecting Backdoors in Pre-trained Encoders*, CVPR 2023. Written from the paper and
 the constants of the authors' release, for images of 32 and of 224 pixels; nothing of it is used by
-any check. As published, the encoder's own weights carry gradients that nobody uses, BatchNorm is
+any check. As published, the encoder's own weights carry gradients that are not used, BatchNorm is
 not folded, and one batch goes through the encoder at a time.
 """
 

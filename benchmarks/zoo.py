@@ -187,7 +187,7 @@ def more() -> Iterator[Member]:
         yield from (m for s in reported if (m := Member(narrow, kind, s)) not in known)
     for architecture, end in TWIN_SEEDS.items():
         yield from (Member(architecture, TWIN, seed) for seed in reported if seed < end)
-    # Seed by seed, so that whoever stops early has some of every kind.
+    # Seed by seed, so that an early end leaves some of every kind.
     for seed in reported:
         for kind in (*OTHERS, *LATER):
             member = Member(narrow, kind, seed)

@@ -37,7 +37,7 @@ class Provenance:
 
     ``text_tower`` says where the file has the text tower of a CLIP-like model, None where it has
     none. ``rivals`` are the prefixes of this encoder and of others in the file that differ from it,
-    where nobody said which is meant.
+    where none was chosen.
     """
 
     path: str = ""
@@ -197,7 +197,7 @@ class Encoder:
                 weights = [*module.parameters(), *module.buffers()]
                 return pass_bytes(module, grey, weights=weights)
         except Exception:
-            # A stranger's forward can fail in any way on tensors without numbers.
+            # A model's own forward can fail in any way on tensors without numbers.
             return None
 
     def copy(self) -> Encoder:
@@ -253,7 +253,7 @@ class Encoder:
         try:
             fused = fuse(self.module)
         except Exception:
-            # Tracing runs a stranger's forward on stand-ins: it can fail in any way.
+            # Tracing runs the model's own forward on stand-ins: it can fail in any way.
             return self
         twin = copy.copy(self)
         twin.module = fused.eval().requires_grad_(False)
@@ -271,7 +271,7 @@ class Encoder:
             with torch.random.fork_rng(devices=[]):
                 self(torch.full((1, 3, size, size), 0.5))
         except Exception:
-            # A stranger's forward may take a ``view`` of what is in order no longer.
+            # A model's own forward may take a ``view`` of what is in order no longer.
             for part in convolutions:
                 part.to(memory_format=torch.contiguous_format)
 

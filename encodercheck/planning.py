@@ -52,7 +52,7 @@ class Plan:
 
     ``build(on_meta)`` makes the module. ``key_map`` leads from names in the checkpoint to names in
     the module, ``tied`` from names in the module to others there of the same memory. ``rivals`` are
-    further encoders in the file, where nobody said which one is meant.
+    further encoders in the file, where none was chosen.
     """
 
     checkpoint: Checkpoint

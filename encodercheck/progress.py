@@ -1,4 +1,4 @@
-"""How a long computation tells whoever watches how far it is."""
+"""How a long computation reports its progress."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ class Progress(Protocol):
 
 
 def silent(step: int, total: int, note: str = "") -> None:
-    """Report to nobody."""
+    """Report nothing."""

@@ -144,7 +144,7 @@ class Finding:
     """What one check said.
 
     A ``waiver`` takes a failure out of the verdict, and so does that it is ``minor``: of a severity
-    that whoever scans does not count. It stays in the report.
+    that the user does not count. It stays in the report.
     """
 
     id: str
@@ -230,7 +230,7 @@ class Report:
     compared_with: str = ""
     """Which clean encoders limits come from, in words."""
     rules: dict[str, Any] = field(default_factory=dict)
-    """What was decided about checks by whoever scanned, as ``Rules.describe`` has it."""
+    """What the user decided about checks, as ``Rules.describe`` has it."""
     baseline: Difference | None = None
     """What has changed since an earlier scan."""
     suspicion: Suspicion | None = None

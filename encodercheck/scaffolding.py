@@ -133,7 +133,7 @@ def pre_commit_config(repository: str = REPOSITORY) -> str:
 
 
 def _values(model: str, repository: str) -> dict[str, str]:
-    """Return what the templates of a project ask for; strangers' characters stay out of them."""
+    """Return what the templates of a project ask for; unusual characters stay out of them."""
     if not MODEL.fullmatch(model):
         raise ConfigError(
             f"--model {model!r}: a workflow takes letters, digits, spaces and ._/:@+- in a path; "

@@ -1,6 +1,6 @@
 """What a network computes, whatever its parts are called: a fingerprint of its structure.
 
-A file's architecture has a name that whoever loads it may choose; clean encoders to compare with
+A file's architecture has a name that the user may choose; clean encoders to compare with
 are looked up by what the built module does instead. One grey image goes through it, and every
 operation that PyTorch carries out is written down with what it was given: strides, paddings,
 epsilons, kinds of activation, sizes of weights, and which earlier results. The result's own line,
@@ -65,7 +65,7 @@ def fingerprint(module: nn.Module, image_size: int) -> str | None:
             with torch.random.fork_rng(devices=[]), torch.no_grad(), _plain_attention():
                 return _followed(twin(module, device), image_size)
         except Exception:
-            # A stranger's forward can fail in any way on tensors without numbers.
+            # A model's own forward can fail in any way on tensors without numbers.
             continue
     return None
 

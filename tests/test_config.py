@@ -82,7 +82,7 @@ def test_the_root_of_a_repository_is_the_end(here):
     assert find(inner / "src").values == {"seed": 2}
 
 
-def test_a_strangers_file_above_is_refused_outside_a_repository(tmp_path, monkeypatch):
+def test_another_users_file_above_is_refused_outside_a_repository(tmp_path, monkeypatch):
     below = tmp_path / "below"
     below.mkdir()
     (tmp_path / "encodercheck.toml").write_text("seed = 1")

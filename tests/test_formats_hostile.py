@@ -1,4 +1,4 @@
-"""Names that nobody vouches for: whatever they hold, every format stays valid and inert."""
+"""Untrusted names: whatever they hold, every format stays valid and inert."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ texts = st.one_of(
 
 @st.composite
 def reports(draw):
-    """Return a report in which everything that can be a stranger's is one."""
+    """Return a report in which everything that can be untrusted text is hostile."""
     names = [draw(texts) for _ in range(4)]
     strange = {"id": names[0], "check": names[1], "message": names[2], "title": names[3]}
     findings = [dataclasses.replace(finding, **strange) for finding in (PASSED, UNDECIDED, BROKEN)]

@@ -338,11 +338,11 @@ def test_pitfall_7_folders_of_one_name_do_not_collide(
 def test_pitfall_7_a_module_of_the_same_name_is_not_taken_for_the_check_file(
     state: ScanState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stranger = type(sys)("check_it")
-    monkeypatch.setitem(sys.modules, "check_it", stranger)
+    unrelated = type(sys)("check_it")
+    monkeypatch.setitem(sys.modules, "check_it", unrelated)
     folder = write(tmp_path / "check_it.py", "def check_a(): ...\n")
     assert run(state, folder)["a"].outcome is PASSED
-    assert sys.modules["check_it"] is stranger
+    assert sys.modules["check_it"] is unrelated
 
 
 @pytest.mark.parametrize("sharing", [False, True])

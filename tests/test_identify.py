@@ -192,7 +192,7 @@ def test_only_the_teacher_is_good_enough(tmp_path: Path) -> None:
 
 
 STEM = {"conv1.weight": (4, 3, 3, 3)}
-STRANGERS = {
+UNKNOWN = {
     "attention in a block": ({"layer1.0.se.fc1.weight": (2, 4, 1, 1)}, "layer1.0.se.fc1.weight"),
     "layer scale": ({"layer1.0.gamma": (4,)}, "unexpected \\(layer1.0.gamma\\)"),
     "convolution bias": ({"conv1.bias": (4,)}, "unexpected \\(conv1.bias\\)"),
@@ -205,9 +205,9 @@ STRANGERS = {
 }
 
 
-@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("name", UNKNOWN)
 def test_relatives_that_are_something_else(tmp_path: Path, name: str) -> None:
-    changes, expected = STRANGERS[name]
+    changes, expected = UNKNOWN[name]
     with pytest.raises(UnknownArchitecture, match=expected) as caught:
         identified(tmp_path, {**expected_shapes(NARROW), **changes})
     assert "--arch" in str(caught.value)
@@ -251,7 +251,7 @@ def test_one_channel_is_refused(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_strangers(tmp_path: Path, shapes: Shapes, expected: str) -> None:
+def test_what_is_unknown(tmp_path: Path, shapes: Shapes, expected: str) -> None:
     checkpoint = open_checkpoint(shapes_only(tmp_path / "model.safetensors", shapes))
     with pytest.raises(UnknownArchitecture, match=expected):
         refuse_early(checkpoint)

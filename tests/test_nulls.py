@@ -411,11 +411,11 @@ def test_a_limit_that_was_set_by_hand_needs_no_clean_encoders(null, limit, known
 
 
 @given(nulls("shift"), st.floats())
-def test_strangers_shifts_fail_nobody_and_clear_only_what_is_usual(null, value):
-    stranger = replace(null, own=False)
-    assert Measurement("m", 1e300, stranger.limit, Direction.AT_MOST).outcome is Outcome.PASSED
-    if stranger.p_value(value) >= DOUBT:
-        stranger.require_verdict(value)
+def test_shifts_of_other_architectures_fail_nothing_and_pass_only_what_is_usual(null, value):
+    other = replace(null, own=False)
+    assert Measurement("m", 1e300, other.limit, Direction.AT_MOST).outcome is Outcome.PASSED
+    if other.p_value(value) >= DOUBT:
+        other.require_verdict(value)
     else:
         with pytest.raises(CheckInconclusive, match="encodercheck calibrate"):
-            stranger.require_verdict(value)
+            other.require_verdict(value)

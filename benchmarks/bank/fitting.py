@@ -53,7 +53,7 @@ TRAITS = (
 )
 DIGITS = 5
 UNTRAINED = "untrained"
-# Of ten classes: less is hardly more than chance, by which nobody chooses an encoder.
+# Of ten classes: less is hardly more than chance, too little to be of use.
 LEAST_ACCURACY = 0.25
 
 Row = dict[str, Any]
@@ -103,7 +103,7 @@ def usable(rows: list[Row]) -> list[Row]:
     """Return the rows that count: with a value for every search, of an encoder that is of use.
 
     One that was trained, and by whose clean embeddings a linear probe does little better than
-    chance, is nobody's pre-trained encoder.
+    chance, is of no use.
     """
     return [
         row

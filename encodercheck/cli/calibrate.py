@@ -246,7 +246,7 @@ def _together(known: Nulls | None, measured: list[CleanEncoder]) -> Nulls:
 
 
 def _name(model: str) -> str:
-    """Return the model's name: the folders that a file lies in are nobody else's business."""
+    """Return the model's name: the folders that a file lies in are left out."""
     return Path(model).absolute().name if Path(model).exists() else model
 
 

@@ -54,7 +54,7 @@ def command(
     source = repository or scaffolding.REPOSITORY
     relative = scaffolding.project_files(ci.value, model=model, repository=source)
     hook = scaffolding.pre_commit_config(source)
-    # Nobody's other hooks are overwritten, not even by --force.
+    # Other hooks are not overwritten, not even by --force.
     has_hooks = (directory / PRE_COMMIT).exists()
     if pre_commit and not has_hooks:
         relative[PRE_COMMIT] = hook

@@ -351,7 +351,7 @@ def _folder_names(models: list[str]) -> list[str]:
 
 
 def _place_for(ctx: typer.Context, artifacts: Path) -> Path | None:
-    """Return where witnesses go; None where nobody chose the place and it cannot be written to.
+    """Return where witnesses go; None where the default place cannot be written to.
 
     Raises:
         OutputError: the place that was chosen cannot be written to.

@@ -177,9 +177,9 @@ def _is_root(folder: Path) -> bool:
 
 
 def _require_own(path: Path) -> None:
-    """Refuse a stranger's file above the working directory, as in /tmp: it could waive failures.
+    """Refuse another user's file above the working directory, as in /tmp: it could waive failures.
 
-    Within a repository whoever made that decides.
+    Within a repository its owner decides.
     """
     if not hasattr(os, "getuid"):
         return

@@ -1,4 +1,4 @@
-"""What whoever scans has decided: which checks run, their limits and severities, what is waived.
+"""What the user has decided: which checks run, their limits and severities, what is waived.
 
 None of it is a check's own. Everything here can turn a failure into an exit code of 0, which is why
 a report says all of it, and why what names no check is refused.

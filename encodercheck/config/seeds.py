@@ -1,4 +1,4 @@
-"""Seeds of scans: a number, or one that nobody can know beforehand."""
+"""Seeds of scans: a number, or one that cannot be known beforehand."""
 
 from __future__ import annotations
 

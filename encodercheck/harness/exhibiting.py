@@ -35,7 +35,7 @@ def guarded(record: CheckRecord, what: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise
-    # A stranger's forward may raise anything, pytest's own exceptions and SystemExit too.
+    # A model's own forward may raise anything, pytest's own exceptions and SystemExit too.
     except BaseException as error:
         record.exhibits.append(Note(f"{what} cannot be shown: {describe(error)}"))
 

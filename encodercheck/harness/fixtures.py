@@ -288,7 +288,7 @@ def artifacts(request: pytest.FixtureRequest) -> Iterator[Artifacts]:
 
 @pytest.fixture
 def progress(request: pytest.FixtureRequest) -> Progress:
-    """Tell whoever watches how far the check is: ``progress(step, total, note)``."""
+    """Report how far the check is: ``progress(step, total, note)``."""
     return _scan(request).progress_of(_record(request).info)
 
 

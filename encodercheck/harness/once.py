@@ -22,7 +22,7 @@ class Once(Generic[T]):
 
     @property
     def known(self) -> T | None:
-        """The result, None where nobody has asked for it yet."""
+        """The result, None before the first call."""
         return self._results[0] if self._results else None
 
     def __call__(self, progress: Progress) -> T:

@@ -163,7 +163,7 @@ class Lender:
     def take_back(self, borrower: str) -> None:
         """Put back what ``borrower``, which has ended, changed of the weights.
 
-        Where that cannot be done nobody gets the encoder any more: this never raises, because the
+        Where that cannot be done no check gets the encoder any more: this never raises, because the
         outcome of ``borrower`` itself stands.
         """
         self.lent = False

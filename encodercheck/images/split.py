@@ -22,7 +22,7 @@ class CleanSplit:
 
 @dataclass(frozen=True)
 class CleanImages:
-    """The clean images of a scan; whoever asks gets tensors of their own.
+    """The clean images of a scan; every call returns new tensors.
 
     ``pixels`` are (N, 3, H, W) of 8 bits, as pictures are: a quarter of the memory.
     """

@@ -1,7 +1,7 @@
 """The trigger battery: canonical triggers, tried one by one without any optimisation.
 
 Patches of several sizes, colours and places as in BadEncoder (Jia et al., S&P 2022) and the
-frequency triggers of CTRL (Li et al., ICCV 2023). A hit raises an alarm; no hit clears nobody,
+frequency triggers of CTRL (Li et al., ICCV 2023). A hit raises an alarm; no hit is no proof,
 because the real trigger need not be in the battery.
 """
 

@@ -103,7 +103,7 @@ def cropped(
     except CheckInconclusive:
         return None
     except Exception:
-        # A stranger's forward can fail in any way on a size that is not its own.
+        # A model's own forward can fail in any way on a size that is not its own.
         return None
     return small, crops
 

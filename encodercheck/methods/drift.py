@@ -78,7 +78,7 @@ def worst_drift(dede: Dede, images: Tensor, triggers: list[Trigger], *, seed: in
 
 
 def random_triggers(trigger: Trigger, count: int, *, seed: int) -> list[Trigger]:
-    """Return triggers like ``trigger`` that nobody searched for: same size and kind, random pixels.
+    """Return triggers like ``trigger``, not searched for: same size and kind, random pixels.
 
     Every other one has a single colour; the mask is moved round the image, the first one's is not.
     """

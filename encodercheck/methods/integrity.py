@@ -37,7 +37,7 @@ def lengths(embeddings: Tensor) -> Tensor:
 def zero_embeddings(embeddings: Tensor) -> int:
     """Return how many of (N, D) embeddings have no length, or one too short for float32: < 1e-19.
 
-    Whoever normalises them divides by nothing.
+    To normalise them is to divide by zero.
     """
     return int((lengths(embeddings) < SHORTEST).sum())
 

@@ -94,7 +94,7 @@ class Null:
     ones suspicious) or "shift" (any values, high ones suspicious).
     ``required`` is False while clean encoders are measured: then a null that is
     not supported lets every value pass, so that a check goes on to what it measures. ``fixed`` is a
-    limit that whoever scans has set instead. ``predicted`` is given where the values are what
+    limit that the user has set instead. ``predicted`` is given where the values are what
     encoders of any architecture predict for one of these traits: the p-value below which one fails,
     times ``weight``, its share of the suite's error rate; see :mod:`encodercheck.bank`.
     ``prediction`` is such a null beside one of own encoders: then a value fails that is unusual by

@@ -2,7 +2,7 @@
 
 How far a trigger takes a clean encoder towards collapse differs by an order of magnitude between
 encoders: small transformers yield little, networks without normalisation almost everything. It
-shows in what nobody has to search for: how alike clean embeddings are and how many directions they
+shows in what takes no search: how alike clean embeddings are and how many directions they
 span, and how much embeddings give way to *random* patches, waves, noise and pictures of the same
 budgets. A reference predicted from these holds for architectures that no reference encoder has.
 """
@@ -29,7 +29,7 @@ IMAGES = 24
 PATCH_SHARES = {"small": 0.03, "large": 0.12}
 BOUND = 16 / 255
 STRENGTH = 0.2
-# Noise that nobody sees, to tell how steep the encoder is.
+# Invisible noise, to tell how steep the encoder is.
 NOISE = 2 / 255
 # As their classes are called, in torch and in timm.
 NORMALISATIONS = ("batchnorm", "layernorm", "groupnorm")
@@ -117,7 +117,7 @@ def noise_response(encoder: Encoder, images: Tensor, clean: Clean, *, seed: int)
 
 
 def random_triggers(size: int, *, seed: int) -> Mapping[str, list[Trigger]]:
-    """Return triggers for ``size`` x ``size`` images that nobody searched for, by kind."""
+    """Return triggers for ``size`` x ``size`` images that were not searched for, by kind."""
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, list[Trigger]] = {}
     for kind, share in PATCH_SHARES.items():

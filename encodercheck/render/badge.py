@@ -51,7 +51,7 @@ def endpoint(reports: Sequence[Report]) -> str:
         "label": LABEL,
         "message": message,
         "color": colour,
-        # Nobody's settings may paint green what is no pass.
+        # No setting may paint green what is no pass.
         "isError": words.overall_exit_code(reports) != 0,
     }
     return json.dumps(badge, indent=2) + "\n"

@@ -43,7 +43,7 @@ EXPLANATIONS = {
     ),
     "EC102": Explanation(
         "Canonical patches and frequencies are stamped on images that no search has seen. A hit "
-        "is an alarm; no hit clears nobody, since a real trigger need not be among them.",
+        "is an alarm; no hit is no proof, since a real trigger need not be among them.",
         REPLAY,
         CTRL,
     ),

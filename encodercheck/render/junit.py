@@ -1,7 +1,7 @@
 """The report as JUnit XML, as Jenkins, GitLab and GitHub's readers of it understand it.
 
 A test suite is a model, a test case a check. What could not decide and what is waived is skipped; a
-scan that has no verdict and no error to show for it gets one, for whoever counts errors only.
+scan that has no verdict and no error to show for it gets one, for readers that count errors only.
 """
 
 from __future__ import annotations

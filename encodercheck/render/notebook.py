@@ -17,7 +17,7 @@ COLOURS = {
     Outcome.INCONCLUSIVE: "#b5851b",
     Outcome.ERROR: "#ab58cf",
 }
-# Names and messages come from files nobody vouches for: they can be any length.
+# Names and messages come from untrusted files: they can be any length.
 LONGEST = 500
 LINE = "border-top:1px solid rgba(128,128,128,.35);"
 CELL = f"{LINE}padding:.3em .8em .3em 0;text-align:left;vertical-align:top;background:none;"

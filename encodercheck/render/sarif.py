@@ -90,7 +90,7 @@ def _rule(id_: str, finding: Finding, *, decided: bool) -> Json:
     title = printable(finding.title or finding.check)
     known = EXPLANATIONS.get(finding.id.partition("[")[0])
     meaning = known.meaning if known else title
-    advice = known.advice if known else "Ask whoever wrote the check what its failure means."
+    advice = known.advice if known else "Ask the author of the check what its failure means."
     if not decided:
         title = f"Could not decide: {title}"
         advice = "Nothing is known here. The message says what the check needs to decide."

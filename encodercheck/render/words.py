@@ -1,4 +1,4 @@
-"""What all formats say alike: numbers, names nobody vouches for, verdicts, and what to do next."""
+"""What all formats say alike: numbers, untrusted names, verdicts, and what to do next."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def counted(count: int, thing: str) -> str:
 
 
 def printable(text: object) -> str:
-    """Return text with control characters escaped: names come from files nobody vouches for."""
+    """Return text with control characters escaped: names come from untrusted files."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 

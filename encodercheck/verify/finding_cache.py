@@ -39,7 +39,7 @@ class Fate:
 
 
 def read_finding(ground: str, sha256: str) -> Finding | None:
-    """Return what a check found on a model; None where nobody knows, or the file is damaged."""
+    """Return what a check found on a model; None where it is not known, or the file is damaged."""
     try:
         return Finding.from_dict(_read(_finding_path(ground, sha256)))
     except (KeyError, TypeError, ValueError):

@@ -101,7 +101,7 @@ class Failed:
 
 
 def scan_fixture(job: Job, send: Send) -> None:
-    """Build the fixture of ``job`` and find out what nobody knows yet."""
+    """Build the fixture of ``job`` and find out what is not known yet."""
     import torch
 
     torch.set_num_threads(job.threads)
@@ -130,7 +130,7 @@ def _build(job: Job, steps: _Steps) -> Fate:
 
 
 def _scan(job: Job, fate: Fate, steps: _Steps) -> None:
-    """Run the checks that nobody has run yet."""
+    """Run the checks that were not run yet."""
     from encodercheck import scanning
 
     sha256, settings = fate.sha256 or "", job.settings

@@ -188,7 +188,7 @@ def _send(connection: Connection, event: Any) -> None:
     try:
         connection.send(event)
     except BrokenPipeError:
-        # Nobody is left to work for.
+        # The parent process has ended.
         os._exit(1)
 
 

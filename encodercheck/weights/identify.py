@@ -138,7 +138,7 @@ def by_family(checkpoint: Checkpoint, metadata: Metadata) -> Identified:
 
 def unknown(checkpoint: Checkpoint) -> UnknownArchitecture:
     """Return the error of a file that no known architecture fits."""
-    return UnknownArchitecture(f"{located(checkpoint.path)}: {_stranger(checkpoint)}")
+    return UnknownArchitecture(f"{located(checkpoint.path)}: {_unknown(checkpoint)}")
 
 
 def ambiguous(checkpoint: Checkpoint, functions: Sequence[Function]) -> AmbiguousArchitecture:
@@ -184,7 +184,7 @@ def _rank(hit: Hit) -> tuple[bool, int, int, str]:
     return hit.resized, LIBRARY_ORDER.index(library), len(hit.entry.arch), hit.entry.arch
 
 
-def _stranger(checkpoint: Checkpoint) -> str:
+def _unknown(checkpoint: Checkpoint) -> str:
     """Say what a file looks like whose encoder is unknown, and what to do."""
     names = list(checkpoint.tensors)
     convolutions = any(len(tensor.shape) == 4 for tensor in checkpoint.tensors.values())

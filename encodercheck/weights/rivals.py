@@ -56,7 +56,7 @@ def reads_images(shape: Shape) -> bool:
 
 
 def ambiguous(path: Path | str, names: Iterable[str]) -> AmbiguousArchitecture:
-    """Return the error of a file with several encoders, of which nobody said which to take."""
+    """Return the error of a file with several encoders, of which none was chosen."""
     shown = [quoted(name or NO_PREFIX) for name in names]
     return AmbiguousArchitecture(
         f"{located(path)}: holds {len(shown)} encoders that differ ({listed(shown)}); say which "

@@ -173,7 +173,7 @@ def _connected(ray: ModuleType, address: str) -> Iterator[None]:
         ConfigError: there is none at the address.
     """
     if ray.is_initialized():
-        # By whoever runs this as a library; it is theirs to end.
+        # Started by the caller, who ends it.
         yield
         return
     # Nothing is told to anybody about a scan.

@@ -243,7 +243,7 @@ def _pairs(before: Sequence[Subject], after: Sequence[Subject]) -> Iterator[Pair
         # Of several under one name first those that are the same.
         lambda subject: (subject.model, subject.sha256),
         lambda subject: subject.model,
-        # Of what could not be read nobody knows the weights.
+        # The weights of what could not be read are not known.
         lambda subject: subject.sha256 or None,
     )
     for key in keys:
@@ -256,7 +256,7 @@ def _pairs(before: Sequence[Subject], after: Sequence[Subject]) -> Iterator[Pair
 def _match(
     before: Sequence[Subject], after: Sequence[Subject], key: Key
 ) -> tuple[list[Pair], list[Subject], list[Subject]]:
-    """Return the pairs with the same key, and what is left of both; None is the key of nobody."""
+    """Return the pairs with the same key, and what is left of both; None matches nothing."""
     waiting: defaultdict[Hashable, list[Subject]] = defaultdict(list)
     for old in reversed(before):
         waiting[key(old)].append(old)
@@ -289,7 +289,7 @@ def _compare(
     for change in difference.changes if difference else ():
         if _is_worse(change.before, change.after, allow_gone):
             worse.append(change.id)
-    # Of a model that could not be read nobody knows the weights.
+    # The weights of a model that could not be read are not known.
     weights = {subject.sha256 for subject in (old, new) if subject} - {""}
     return ModelDiff(
         name,

@@ -1,4 +1,4 @@
-"""From what was measured to a verdict: waivers, severities, and what whoever scans counts.
+"""From what was measured to a verdict: waivers, severities, and what the user counts.
 
 None of it needs the model again, so that a result which is kept can be judged anew by other rules.
 """
@@ -14,7 +14,7 @@ from encodercheck.report import Finding, Report
 
 @dataclass(frozen=True)
 class Judge:
-    """Whoever scans: by which rules, how strictly, and compared with which earlier scan."""
+    """How to judge: by which rules, how strictly, and compared with which earlier scan."""
 
     rules: Rules = NO_RULES
     strict: bool = False

@@ -124,7 +124,7 @@ def measure(work: Work, job: Job) -> Known | Measured:
         except EncoderCheckError as error:
             reason = str(error)
         except Exception as error:
-            # A stranger's model can break anything.
+            # A model's own code can break anything.
             reason = f"{job.model}: the scan broke down: {describe(error)}"
     return unreadable(work, job, reason, seconds=time.monotonic() - started)
 

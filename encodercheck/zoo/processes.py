@@ -16,7 +16,7 @@ from encodercheck.zoo.measuring import Job, Work, begin, measure
 from encodercheck.zoo.queueing import Queue
 from encodercheck.zoo.running import Began, Died, Event, Events
 
-# Sent by the kernel, or by whoever watches over memory, to what has too much of it.
+# Sent by the kernel, or by a memory watchdog, to processes that take too much.
 KILLED = "was killed by SIGKILL"
 
 
