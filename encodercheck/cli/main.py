@@ -21,6 +21,7 @@ from encodercheck.cli import (
     config,
     diff,
     ending,
+    explain,
     fixtures,
     identify,
     init,
@@ -50,6 +51,7 @@ app = typer.Typer(
     help="pytest for image encoders: scan pre-trained encoders for backdoors.",
     epilog="Exit codes: 0 nothing failed and the searches decided, 1 a check failed, 2 no verdict.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 app.command("scan")(supervised(scan.command))
@@ -57,6 +59,7 @@ app.command("identify")(identify.command)
 app.command("samples")(supervised(samples.command))
 app.command("calibrate")(supervised(calibrate.command))
 app.command("checks")(checks.command)
+app.command("explain")(explain.command)
 app.command("replay")(supervised(replay.command))
 app.command("report")(report.command)
 app.command("card")(card.command)

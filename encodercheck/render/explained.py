@@ -36,8 +36,9 @@ EXPLANATIONS = {
         RESCAN + "Fetch the weights again and compare their hash with the publisher's.",
     ),
     "EC101": Explanation(
-        "The encoder does not ignore its input: the effective rank of embeddings of clean images "
-        "is at least 2, and their mean cosine at most 0.9999. This says nothing of backdoors.",
+        "The encoder does not ignore its input: embeddings of clean images differ by more than "
+        "rounding, and with their mean taken off they span at least two directions. This says "
+        "nothing of backdoors.",
         RESCAN + "See with `encodercheck identify` whether its preprocessing is right.",
         RANKME,
     ),
