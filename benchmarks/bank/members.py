@@ -213,6 +213,13 @@ def _spread(names: Sequence[str], count: int, purpose: str) -> list[str]:
     return repeated
 
 
+# Scanned as a user would, see :mod:`benchmarks.bank.exam`, and no part of the bank.
+EXAMINED = (
+    Member(900, "EfficientNet-Lite1", "ImageNet", "ImageNet", "white", 224),
+    Member(901, "EfficientNet-Lite2", "ImageNet", "ImageNet", "noise", 224),
+)
+
+
 def pool_of(member: Member) -> str:
     """Return the name of the world that the member is trained and attacked on."""
     return world("photographs" if member.pretrained else member.source)

@@ -225,6 +225,7 @@ def compare_collapse(
         half_contrast: bool = False,
         whitened: bool = False,
     ) -> bool:
+        encoder = encoder.folded()
         search = found if isinstance(found, Inversion) else None
         trigger = found.trigger if isinstance(found, Inversion) else found
         unseen = clean_split.held_out

@@ -242,7 +242,7 @@ class Scan:
 
         split = self.state.images.split()
         with self.lender.unspoiled() as encoder, isolated(self.state.seed, "clean"):
-            return Clean.of(encoder, split.held_out, fitted_on=split.search)
+            return Clean.of(encoder.folded(), split.held_out, fitted_on=split.search)
 
     def _sift(self, progress: Progress) -> tuple[Hit, ...]:
         from encodercheck.methods.inversion import sift

@@ -134,6 +134,7 @@ def recognition(encoder: Encoder, trigger: Trigger, split: CleanSplit) -> Recogn
     Raises:
         CheckInconclusive: embeddings are not finite, or those of clean images are all one.
     """
+    encoder = encoder.folded()
     yardstick = encoder(split.search)
     clean = collapse.finite_embeddings(encoder, split.held_out)
     stamped = collapse.finite_embeddings(encoder, trigger.stamp(split.held_out))
