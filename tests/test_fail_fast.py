@@ -96,7 +96,7 @@ def test_a_failure_in_one_folder_ends_the_checks_of_another(place):
 def test_the_command_and_the_configuration_have_it(place):
     ended = run("scan", "model.safetensors", *OWN, "--fail-fast", "--json", "r.json", cwd=place)
     assert ended.returncode == 1, ended
-    assert "ends at the first failure" in ended.stdout
+    assert "--fail-fast" in ended.stdout
     assert json.loads((place / "r.json").read_text())["rules"]["fail_fast"] is True
     (place / "encodercheck.toml").write_text("fail-fast = true\n")
     ended = run("config", "--json", cwd=place)

@@ -50,6 +50,8 @@ ACME1     error        It holds.  0.0 s
           | check_acme.py:3: in check_it
           |     1 / 0
 FAILED  1 passed, 1 failed, 1 inconclusive, 1 error  in 12.3 s
+This encoder reacts to a hidden trigger: a 5x5 patch at (27, 27), 2.4 % of the image, makes 256 \
+unseen images 0.998 alike. Do not use it before the trigger is explained.
 See the trigger work again:
   encodercheck replay 'out dir/EC202/witness.safetensors' fixture:badencoder
 """
@@ -91,7 +93,11 @@ def test_the_verdict_never_sounds_better_than_the_exit_code(findings, strict, st
 def test_the_verdict_says_how_much_memory_it_took(used, line):
     report = dataclasses.replace(_report(PASSED), memory=used)
     text = _text(render.verdict(report))
-    assert text == f"PASSED  1 passed  in 12.3 s\npeak memory {line}\n"
+    assert text == (
+        "PASSED  1 passed  in 12.3 s\n"
+        "The checks that ran found nothing. None of them searched for a trigger.\n"
+        f"peak memory {line}\n"
+    )
 
 
 def test_what_is_waived_does_not_count_and_is_seen():
@@ -111,6 +117,7 @@ EC000     error        The model, and what it is scanned with, can be read.  0.0
           gone: no such file
 
 NO VERDICT (error)  1 error  in 0.0 s
+It is not known whether the encoder is safe: gone: no such file.
 """
     )
 

@@ -179,7 +179,7 @@ def sentence(described: Mapping[str, Any]) -> str:
         grades and f"severities {grades}",
         described["fail_on"] and f"failures below {described['fail_on']} do not count",
         # Reports of earlier versions lack it.
-        described.get("fail_fast") and "ends at the first failure",
+        described.get("fail_fast") and "--fail-fast",
     ]
     return " · ".join(part for part in parts if part)
 

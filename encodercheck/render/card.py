@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from encodercheck.render import words
 from encodercheck.render.escaping import fenced
 from encodercheck.render.escaping import markdown as escaped
-from encodercheck.render.markdown import details, replay, sign, table
+from encodercheck.render.markdown import concluded, details, replay, sign, table
 from encodercheck.report import Report
 
 TITLE = "## Backdoor scan"
@@ -28,6 +28,7 @@ def _model(report: Report) -> str:
     verdict = f"{sign(report)} **{words.verdict(report)}** for {escaped(report.model['path'])}"
     parts = [
         f"encodercheck: {verdict} ({words.tally(report.findings)}).\n",
+        concluded(report),
         f"{table(report)}\n" if report.findings else "",
         replay(report),
         f"Scan it yourself:\n\n{fenced(words.scan_command(report))}\n",

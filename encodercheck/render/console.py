@@ -9,6 +9,7 @@ from rich.text import Text
 from encodercheck.config.rules import sentence
 from encodercheck.render import words
 from encodercheck.render.changes import changes
+from encodercheck.render.conclusion import conclusion
 from encodercheck.render.words import memory, number, printable, quoted, size, subject
 from encodercheck.report import Finding, Measurement, Outcome, Report
 
@@ -121,6 +122,7 @@ def verdict(report: Report) -> Text:
     text.append(words.verdict(report), style=f"{style} reverse")
     text.append(f"  {words.tally(report.findings)}", style=style)
     text.append(f"  in {report.seconds:.1f} s", style="dim")
+    text.append(f"\n{conclusion(report)}", style="bold")
     if report.suspicion is not None:
         text.append(f"\n{report.suspicion.sentence()}")
     if report.memory.weights_bytes:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from encodercheck.render import words
+from encodercheck.render.conclusion import conclusion
 from encodercheck.render.escaping import fenced
 from encodercheck.render.escaping import markdown as escaped
 from encodercheck.render.words import cut
@@ -74,6 +75,11 @@ def details(facts: Iterable[tuple[str, str]], title: str) -> str:
     return "\n".join([f"<details><summary>{title}</summary>", "", *lines, "", "</details>", ""])
 
 
+def concluded(report: Report) -> str:
+    """Return what the verdict means, see :mod:`~encodercheck.render.conclusion`."""
+    return f"{_short(conclusion(report))}\n"
+
+
 def replay(report: Report) -> str:
     """Say how to see a trigger work again; empty where there is none."""
     command = words.replay_command(report)
@@ -100,7 +106,12 @@ def fitting(texts: Iterable[str], most: int) -> list[str]:
 
 def _section(report: Report) -> str:
     tally = f"{_name(report)}: {words.tally(report.findings)} in {report.seconds:.1f} s"
-    parts = [f"{tally}\n", f"{table(report)}\n" if report.findings else "", replay(report)]
+    parts = [
+        f"{tally}\n",
+        concluded(report),
+        f"{table(report)}\n" if report.findings else "",
+        replay(report),
+    ]
     if report.memory.weights_bytes:
         facts = [*words.facts(report), ("memory", words.memory(report.memory))]
     else:
