@@ -27,6 +27,9 @@ INPUT_VALUES_PER_BATCH = 2**22
 # Kernels use memory of their own and allocators leave gaps: on a CPU, the true peak of ResNets,
 # MobileNetV3 and ViTs was up to 1.22 times the count.
 FOOTPRINT_SAFETY = 1.4
+# What a batch takes on a CPU at most, unless it is of no more images than a step of a search.
+MODERATE_BYTES = 1e9
+STEP_IMAGES = 8
 # A fingerprint is taken of this many words at a time: few enough to need no memory to speak of.
 WORDS_AT_ONCE = 2**18
 
@@ -172,6 +175,20 @@ class Encoder:
                 f"{needed / 1e6:.1f} MB beside the weights; raise the limit to that"
             )
         self.batch_size = min(self.batch_size, limit // needed)
+
+    def moderate(self) -> Encoder:
+        """Return an encoder whose batches are no larger than they need be for a CPU's full speed.
+
+        There a batch beyond about ``MODERATE_BYTES`` costs memory and no time less. What a step of
+        a search takes goes through in one piece all the same.
+        """
+        needed = self.expected_bytes() if self.device.type == "cpu" else None
+        if not needed:
+            return self
+        twin = copy.copy(self)
+        most = max(STEP_IMAGES, int(MODERATE_BYTES / (FOOTPRINT_SAFETY * needed)))
+        twin.batch_size = min(self.batch_size, most)
+        return twin
 
     def _bytes_per_image(self) -> int:
         size, count = self.image_size, 2

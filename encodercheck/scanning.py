@@ -140,6 +140,7 @@ def _state(
     """Collect the images for a scan of an encoder."""
     if max_memory is not None:
         encoder.limit_memory(max_memory)
+    encoder = encoder.moderate()
     encoder, nulls = _without_itself(encoder, nulls)
     count = effort.search + effort.held_out
     image_set = source.collect(images, count, size=encoder.image_size, seed=seed)

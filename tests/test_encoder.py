@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from encodercheck.encoder import Encoder, is_out_of_memory, pick_device
+from encodercheck.encoder import (
+    STEP_IMAGES,
+    Encoder,
+    default_batch_size,
+    is_out_of_memory,
+    pick_device,
+)
 from encodercheck.errors import ConfigError
 from encodercheck.preprocessing import Preprocessing
 from encodercheck.weights.resnet import ResNet
@@ -270,6 +276,23 @@ def _saved_bytes(encoder):
         encoder(images)
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in saved}
     return sum(storages[start].nbytes() for start in storages.keys() - weights)
+
+
+def test_batches_on_a_cpu_are_moderate_and_embed_the_same():
+    module = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    encoder = Encoder(module, preprocessing=Preprocessing(image_size=224))
+    moderate = encoder.moderate()
+    assert encoder.batch_size == default_batch_size(224)
+    assert STEP_IMAGES <= moderate.batch_size < encoder.batch_size
+    images = torch.rand(20, 3, 224, 224)
+    torch.testing.assert_close(moderate(images), encoder(images))
+
+
+def test_a_batch_is_moderate_where_it_takes_little_or_it_cannot_be_told():
+    small = Encoder(nn.Conv2d(3, 4, 3), preprocessing=Preprocessing(image_size=16))
+    assert small.moderate().batch_size == small.batch_size
+    flat = Encoder(nn.Flatten(), preprocessing=Preprocessing(image_size=16))
+    assert flat.moderate() is flat
 
 
 @pytest.mark.parametrize("network", NETWORKS)
