@@ -15,6 +15,8 @@ import pytest
 import yaml
 from commands import environment, run
 
+from encodercheck.config.reading import tomllib
+
 ROOT = Path(__file__).parents[1]
 ACTION = ROOT / ".github" / "actions" / "scan"
 SCRIPTS = sorted(ACTION.glob("*.sh"))
@@ -126,6 +128,16 @@ def test_scripts_are_clean_and_can_be_run():
 def test_the_action_and_the_workflows_are_what_github_takes():
     validate("github-actions", ACTION / "action.yml")
     validate("github-workflows", *WORKFLOWS)
+    validate("github-issue-forms", *sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")))
+    validate("dependabot", ROOT / ".github/dependabot.yml")
+    validate("citation-file-format", ROOT / "CITATION.cff")
+
+
+def test_what_is_cited_is_the_version_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(cited["version"]) == project["version"]
+    assert cited["license"] == project["license"]
 
 
 def test_no_input_is_ever_a_part_of_a_script():
