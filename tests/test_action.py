@@ -602,6 +602,7 @@ def test_the_hook_runs_on_the_models_that_are_committed(fake, hook):
         "quick",
         "--seed",
         "random",
+        "--fail-fast",
         "a model.safetensors",
         "b.safetensors",
     ]
