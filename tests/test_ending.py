@@ -140,7 +140,7 @@ def test_sigterm_writes_what_is_known(folder):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
     assert errors.splitlines() == [
-        "encodercheck: 2 findings are kept; --resume goes on from there",
+        "encodercheck: findings kept: 2; --resume goes on from there",
         "encodercheck: terminated, no verdict",
     ]
     report = json.loads((folder / "r.json").read_text())

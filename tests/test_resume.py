@@ -47,7 +47,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("ENCODERCHECK_CACHE", str(tmp_path / "cache"))
     ended = scan(tmp_path)
     assert ended.returncode == 130, ended
-    assert "1 findings are kept; --resume goes on from there" in ended.stderr
+    assert "findings kept: 1; --resume goes on from there" in ended.stderr
     (tmp_path / "go").touch()
     return tmp_path
 

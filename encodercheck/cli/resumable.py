@@ -51,7 +51,7 @@ class Resumable:
                 return
             found = resuming.keep(self._key, report.findings, self.state.traits)
             if found.findings:
-                say(f"{len(found.findings)} findings are kept; --resume goes on from there")
+                say(f"findings kept: {len(found.findings)}; --resume goes on from there")
 
     def drop(self) -> None:
         """Forget what was kept: the scan came to its end."""
