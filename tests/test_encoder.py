@@ -394,15 +394,23 @@ def test_folding_bears_with_views_of_what_was_in_order():
 class _Untraceable(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(3)
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.norm(images) if float(images.sum()) > 0 else images
+        features: torch.Tensor = self.conv(images)
+        return self.norm(features) if float(images.sum()) > 0 else features
 
 
-def test_what_cannot_be_traced_stays_as_it_is():
+def test_what_cannot_be_traced_keeps_its_layers_and_has_its_channels_last():
     encoder = Encoder(_Untraceable(), preprocessing=Preprocessing(image_size=8))
-    assert encoder.folded() is encoder
+    folded = encoder.folded()
+    images = torch.rand(3, 3, 8, 8)
+    torch.testing.assert_close(folded(images), encoder(images))
+    assert any(isinstance(module, nn.BatchNorm2d) for module in folded.module.modules())
+    weight = folded.module.get_parameter("conv.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert encoder.module.get_parameter("conv.weight").is_contiguous()
 
 
 def test_a_device_that_is_not_there_is_bad_usage():
