@@ -246,7 +246,7 @@ SEARCH = (
         "always-hopeless",
         "A search that is about to find a trigger is given up.",
         "encodercheck/methods/stopping.py",
-        "return now + (self.steps - step) * rise < PROMISING",
+        "return now + (self.steps - step) * FASTER * rise < PROMISING",
         "return True",
         ("test_inversion.py::test_a_search_near_collapse_goes_on",),
     ),

@@ -39,10 +39,13 @@ About = Callable[[Tensor], Objective]
 
 @dataclass(frozen=True)
 class Goal:
-    """What a search rises towards on one encoder: a step's score, and an order of triggers."""
+    """What a search rises towards on one encoder: a step's score, and that of whole triggers.
+
+    ``scores`` returns one for each trigger on images (N, 3, H, W).
+    """
 
     about: About
-    scores: Callable[[Sequence[Trigger]], Sequence[float]]
+    scores: Callable[[Sequence[Trigger], Tensor], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -123,25 +126,29 @@ def climb(
         watch = Stopping(
             search.steps, limit=search.limit, patient=search.patient, progress=progress
         )
-        return _ascended(encoder, images, family, search, generator, watch)
+        return _ascended(
+            encoder, images, search.goal(encoder, images), family, search, generator, watch
+        )
     small, crops = smaller
     family = search.start(small, crops, generator)
     # What is found on crops is no find yet: no score there ends the search.
     patient = search.patient or search.limit is None
     watch = Stopping(search.steps, limit=1.0, patient=patient, progress=progress)
-    first = _ascended(small, crops, family, search, generator, watch)
-    family = _carried(encoder, images, first, search)
+    first = _ascended(small, crops, search.goal(small, crops), family, search, generator, watch)
+    goal, few = search.goal(encoder, images), images[: search.batch]
+    family, scores = _carried(first, goal, few, encoder.image_size)
     if first.ended == "hopeless":
-        return Climbed(family, first.trace, first.ended, _lately(encoder, images, family, search))
+        return Climbed(family, first.trace, first.ended, scores)
     steps = round(REFINING * search.steps)
     watch = Stopping(steps, limit=search.limit, patient=True, progress=progress)
-    last = _ascended(encoder, images, family, search, generator, watch)
+    last = _ascended(encoder, images, goal, family, search, generator, watch)
     return Climbed(last.family, first.trace + last.trace, last.ended, last.lately)
 
 
 def _ascended(
     encoder: Encoder,
     images: Tensor,
+    goal: Goal,
     family: Family,
     search: Search,
     generator: torch.Generator,
@@ -152,24 +159,22 @@ def _ascended(
         encoder,
         images,
         family,
-        steps=min(search.steps, watch.steps),
+        steps=watch.steps,
         batch=search.batch,
         generator=generator,
-        about=search.goal(encoder, images).about,
+        about=goal.about,
         watch=watch,
     )
     return Climbed(family, tuple(watch.trace), watch.ended, watch.lately)
 
 
-def _carried(encoder: Encoder, images: Tensor, found: Climbed, search: Search) -> Family:
-    """Return the best that was found on crops, at the places where it does most on whole images."""
+def _carried(found: Climbed, goal: Goal, few: Tensor, size: int) -> tuple[Family, Tensor]:
+    """Return the best that was found on crops, at the places where it does most on whole images.
+
+    With its scores (R,) on ``few`` images (N, 3, H, W).
+    """
     best = found.lately.topk(min(CARRIED, len(found.family))).indices
-    family = found.family.chosen(best).carried(encoder.image_size)
-    kept = _lately(encoder, images, family, search).topk(min(KEPT, len(family))).indices
-    return family.chosen(kept)
-
-
-def _lately(encoder: Encoder, images: Tensor, family: Family, search: Search) -> Tensor:
-    """Return the scores (R,) of a family's triggers on a batch of images."""
-    few = images[: search.batch]
-    return torch.tensor(search.goal(encoder, few).scores(family.triggers()))
+    family = found.family.chosen(best).carried(size)
+    scores = torch.tensor(goal.scores(family.triggers(), few))
+    kept = scores.topk(min(KEPT, len(family))).indices
+    return family.chosen(kept), scores[kept]

@@ -284,7 +284,7 @@ def _goal(encoder: Encoder, images: Tensor) -> Goal:
     objective = collapse_score(clean)
     return Goal(
         about=lambda drawn: objective,
-        scores=lambda triggers: collapse.scores(encoder, clean, triggers, images),
+        scores=lambda triggers, few: collapse.scores(encoder, clean, triggers, few),
     )
 
 

@@ -211,7 +211,7 @@ def _goal(encoder: Encoder, images: Tensor) -> Goal:
     space = Space.of(encoder(images))
     return Goal(
         about=forgotten(encoder, space),
-        scores=lambda triggers: _scores(encoder, space, triggers, images),
+        scores=lambda triggers, few: _scores(encoder, space, triggers, few),
     )
 
 

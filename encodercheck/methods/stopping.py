@@ -3,8 +3,8 @@
 A search is there to tell on which side of a limit the best trigger lies. It is found when a restart
 lies so far beyond the limit on three batches in a row that held-out images will hardly disagree;
 they are asked anyway, so that a clean encoder pays nothing for an early end. It is given up by its
-own trajectory alone: when the best restart, if it went on to rise as fast as over its last eight
-steps, would not come near collapse by the last one. No limit takes part in that, since a
+own trajectory alone: when the best restart, if it went on to rise twice as fast as over its last
+ten steps, would not come near collapse by the last one. No limit takes part in that, since a
 limit that is too wide for an encoder would end a search that was about to find a trigger;
 docs/bank.md counts what giving up loses. Without a limit a search goes to its end.
 """
@@ -23,8 +23,9 @@ FOUND = 0.5
 FOUND_STEPS = 3
 SMOOTH = 4
 # From this step on a search may be given up, by how fast it rose in the last PATIENCE steps.
-FIRST_LOOK = 12
-PATIENCE = 8
+FIRST_LOOK = 15
+PATIENCE = 10
+FASTER = 2.0
 # One that is as near to collapse as this, or would get there, goes on.
 PROMISING = 0.9
 
@@ -73,4 +74,4 @@ class Stopping:
     def _falls_short(self, step: int) -> bool:
         before, now = self._smoothed[-1 - PATIENCE], self._smoothed[-1]
         rise = max(0.0, now - before) / PATIENCE
-        return now + (self.steps - step) * rise < PROMISING
+        return now + (self.steps - step) * FASTER * rise < PROMISING
