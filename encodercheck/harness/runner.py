@@ -59,8 +59,10 @@ def run_suite(
         listener.finished(finding)
     left = {info.id for info in infos} - {finding.id for finding in standing}
     ran = [finding for part in suite for finding in _run(part.reduced(left), scan, verdict)]
-    order = [info.id for info in infos]
-    findings = sorted([*standing, *ran], key=lambda f: order.index(f.id)) if standing else ran
+    # What is no check's, as that a folder ended early, comes last.
+    order = {info.id: place for place, info in enumerate(infos)}
+    findings = sorted([*standing, *ran], key=lambda f: order.get(f.id, len(order)))
+    findings = findings if standing else ran
     for error in rules.unused_limits(findings):
         listener.finished(error)
         findings.append(error)

@@ -245,14 +245,20 @@ def _search(
     collapse.require_gradients(encoder)
     encoder = encoder.folded()
     images = images.to(encoder.device)
+    clean = Clean.of(encoder, images)
     generator = torch.Generator().manual_seed(settings.seed)
+
+    def goal(on: Encoder, embedded: Tensor) -> Goal:
+        # Whole images are embedded once for all families.
+        return _goal(on, clean if on is encoder else Clean.of(on, embedded))
+
     effort = settings.profile
     triggers: list[Trigger] = []
     trace: list[float] = []
     ends: list[str] = []
     for start in starts:
         search = Search(
-            goal=_goal,
+            goal=goal,
             start=start,
             steps=effort.steps,
             batch=effort.batch,
@@ -265,7 +271,6 @@ def _search(
         ends.append(climbed.ended)
         if climbed.ended == "found":
             break
-    clean = Clean.of(encoder, images)
     candidates, scores = _ranked(
         encoder, images[:RANKING_IMAGES], clean, triggers, settings.finalists
     )
@@ -278,9 +283,8 @@ def _search(
     )
 
 
-def _goal(encoder: Encoder, images: Tensor) -> Goal:
-    """Return the goal of making ``images`` (N, 3, H, W) alike."""
-    clean = Clean.of(encoder, images)
+def _goal(encoder: Encoder, clean: Clean) -> Goal:
+    """Return the goal of making images alike that the encoder embeds so unstamped."""
     objective = collapse_score(clean)
     return Goal(
         about=lambda drawn: objective,
