@@ -188,27 +188,33 @@ def forget(
     encoder = encoder.folded()
     images = images.to(encoder.device)
     collapse.base_cosine(encoder, images)
+    space = Space.of(encoder(images))
     batch, count = BATCHES * profile.batch, max(2, profile.restarts * 2 // 3)
     area = BUDGET * encoder.image_size**2
 
-    def start(encoder: Encoder, images: Tensor, generator: torch.Generator) -> Family:
-        hits = sift(encoder, Space.of(encoder(images)), images[:batch], seed=seed)
-        warm = best_places(hits, count // 2)
-        return patches(boxes, warm, count, area)(encoder, images, generator)
+    def space_of(on: Encoder, embedded: Tensor) -> Space:
+        # Whole images are embedded once.
+        return space if on is encoder else Space.of(on(embedded))
 
-    search = Search(_goal, start, profile.steps, batch, limit, patient=True)
+    def start(on: Encoder, embedded: Tensor, generator: torch.Generator) -> Family:
+        hits = sift(on, space_of(on, embedded), embedded[:batch], seed=seed)
+        warm = best_places(hits, count // 2)
+        return patches(boxes, warm, count, area)(on, embedded, generator)
+
+    def goal(on: Encoder, embedded: Tensor) -> Goal:
+        return _goal(on, space_of(on, embedded))
+
+    search = Search(goal, start, profile.steps, batch, limit, patient=True)
     generator = torch.Generator().manual_seed(seed)
     climbed = climb(encoder, images, search, generator=generator, progress=progress)
     best = climbed.lately.topk(min(FINALISTS, len(climbed.family))).indices
     finalists = climbed.family.chosen(best).triggers()
-    space = Space.of(encoder(images))
     candidates, scores = _ranked(encoder, space, finalists, images[:RANKING_IMAGES])
     return Forgetting(candidates, scores, climbed.trace, climbed.ended)
 
 
-def _goal(encoder: Encoder, images: Tensor) -> Goal:
-    """Return the goal of making an encoder forget what is on ``images`` (N, 3, H, W)."""
-    space = Space.of(encoder(images))
+def _goal(encoder: Encoder, space: Space) -> Goal:
+    """Return the goal of making an encoder forget what is on images, as ``space`` tells them."""
     return Goal(
         about=forgotten(encoder, space),
         scores=lambda triggers, few: _scores(encoder, space, triggers, few),
